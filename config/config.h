@@ -1,0 +1,96 @@
+// The configuration file: YAML text -> Config, or every problem at once, each with its line.
+// Keys and meaning: docs/configuration.md. Option structs live where they are used.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/rebalancer.h"
+#include "core/time.h"
+#include "core/topology.h"
+
+namespace eplbd {
+
+struct EndpointOptions {
+  std::vector<std::string> counts_bind = {"tcp://127.0.0.1:15557"};      // ZeroMQ addresses
+  std::vector<std::string> placements_bind = {"tcp://127.0.0.1:15657"};
+  bool operator==(const EndpointOptions&) const = default;
+};
+
+struct HttpOptions {
+  std::string listen = "127.0.0.1:9877";  // HOST:PORT, [::1]:PORT; port 0: any free one
+  bool allow_remote = false;
+  bool operator==(const HttpOptions&) const = default;
+};
+
+enum class LogLevel { debug, info, warning, error };
+enum class LogFormat { text, json };
+
+struct LogOptions {
+  LogLevel level = LogLevel::info;
+  LogFormat format = LogFormat::text;
+};
+
+struct HaOptions {
+  std::vector<std::string> etcd;
+  std::string prefix = "/eplbd";
+  Duration ttl = std::chrono::seconds(3);
+  bool operator==(const HaOptions&) const = default;
+};
+
+struct SecurityOptions {
+  std::string curve_secret_key;   // a file
+  std::string authorized_keys;    // a folder
+  bool allow_plaintext_remote = false;
+  bool operator==(const SecurityOptions&) const = default;
+};
+
+struct Config {
+  std::string deployment;
+  Topology topology;
+  EndpointOptions endpoints;
+  HttpOptions http;
+  std::string control_socket;     // empty: control.sock in $RUNTIME_DIRECTORY, else the state directory
+  std::string state_directory;    // empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/eplbd/DEPLOYMENT
+  RebalancerOptions rebalancer;   // mode, window, trigger, limits, balancer, workers
+  LogOptions log;
+  HaOptions ha;
+  SecurityOptions security;
+};
+
+struct ConfigProblem {
+  int line = 0;         // from 1; 0: the file as a whole
+  std::string key;      // trigger.imbalance
+  std::string message;  // what is wrong with it, and what would be right
+};
+
+// All problems of one file. what() has a line a problem: FILE:LINE: key: message.
+class ConfigError : public std::runtime_error {
+ public:
+  ConfigError(std::string_view file, std::vector<ConfigProblem> problems);
+  const std::vector<ConfigProblem>& problems() const { return problems_; }
+
+ private:
+  std::vector<ConfigProblem> problems_;
+};
+
+// `replay --config` takes everything but the deployment and its topology from the file; there they
+// may stand and are not required.
+enum class Require { everything, rules_only };
+
+// Throws ConfigError.
+Config parse_config(std::string_view text, std::string_view file,
+                    Require require = Require::everything);
+Config read_config(const std::string& file, Require require = Require::everything);
+
+// The whole configuration in force as YAML, defaults written out; parses to the same Config.
+std::string print_config(const Config& config);
+
+// Keys outside of what a reload may change that differ, as key names; empty: a reload is fine.
+std::vector<std::string> unreloadable_changes(const Config& running, const Config& next);
+
+}  // namespace eplbd

@@ -1,0 +1,70 @@
+// The policy interface: loads in, a placement out. Pure and deterministic for a given seed.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "core/placement.h"
+#include "core/time.h"
+#include "core/topology.h"
+
+namespace eplbd {
+
+enum class Policy { deepseek, evolved, joint, incremental };
+std::string_view to_string(Policy policy);
+std::optional<Policy> policy_from(std::string_view name);
+
+enum class Hierarchical { automatic, yes, no };  // balancer.hierarchical: auto | true | false
+
+struct BalancerOptions {
+  Policy policy = Policy::incremental;
+  Hierarchical hierarchical = Hierarchical::automatic;
+  uint64_t seed = 0;
+  // `joint` only: search until this much time is spent, instead of until its own end. Measured by
+  // the caller's `elapsed`, as core reads no clock.
+  Duration time_budget{0};
+};
+
+// What an update may cost. 0: no limit.
+struct MoveBudget {
+  int64_t moves = 0;
+  int64_t moves_per_gpu = 0;  // incoming
+  int64_t layers = 0;
+};
+
+struct BalanceRequest {
+  const Topology& topology;
+  std::span<const double> loads;       // [layers, logical_experts], finite, >= 0
+  const Placement* current = nullptr;  // in force; `incremental` requires it, others ignore it
+  std::span<const int32_t> gpus_down;  // ascending; their slots stay empty
+  MoveBudget budget;
+  double settle = 1.0;                 // imbalance of a layer at which `incremental` stops
+};
+
+struct BalanceResult {
+  std::vector<int32_t> slot_to_expert;  // [layers, slots]
+  // [layers, slots], which replica of its expert a slot is, where the policy gives an order of its
+  // own (`deepseek`, `evolved`); empty: replicas in slot order.
+  std::vector<int32_t> replica_rank;
+  bool hierarchical = false;            // whether groups were kept on nodes
+};
+
+class Balancer {
+ public:
+  virtual ~Balancer() = default;
+  virtual BalanceResult place(const BalanceRequest& request) const = 0;
+};
+
+std::unique_ptr<Balancer> make_balancer(const BalancerOptions& options);
+
+// Whether a policy under these options keeps groups on nodes for this topology: as asked, or by
+// itself where the shape divides (never for `incremental`, whose updates only refrain from
+// spreading a group further).
+bool places_hierarchically(const BalancerOptions& options, const Topology& topology);
+
+}  // namespace eplbd

@@ -1,0 +1,43 @@
+# daemon -> {config, metrics} -> core -> std: fails when an include points the other way, or when
+# core reads a clock.
+# SPDX-License-Identifier: Apache-2.0
+set(core "")
+set(config "config|core")
+set(metrics "metrics|core")
+set(daemon "daemon|config|metrics|core")
+set(eplbctl "eplbctl|daemon|config|metrics|core")
+set(folders core config metrics daemon eplbctl)
+set(failures "")
+
+foreach(folder IN LISTS folders)
+  file(GLOB_RECURSE sources ${SOURCE}/${folder}/*.h ${SOURCE}/${folder}/*.cc)
+  foreach(source IN LISTS sources)
+    file(STRINGS ${source} includes REGEX "^[ \t]*#[ \t]*include")
+    foreach(line IN LISTS includes)
+      string(REGEX MATCH "[<\"]([^>\"]*)[>\"]" _ "${line}")
+      set(path "${CMAKE_MATCH_1}")
+      if(folder STREQUAL core)
+        # Standard headers have no dot and no slash.
+        if(NOT path MATCHES "^core/" AND path MATCHES "[./]" AND NOT path MATCHES "^immintrin.h$")
+          list(APPEND failures "${source}: core includes ${path}")
+        endif()
+      elseif(path MATCHES "^(core|config|metrics|daemon|eplbctl|tests|bench)/"
+             AND NOT path MATCHES "^(${${folder}})/")
+        list(APPEND failures "${source}: ${folder} includes ${path}")
+      endif()
+    endforeach()
+    if(folder STREQUAL core)
+      file(STRINGS ${source} clocks REGEX "::now\\(|std::getenv|std::thread|fopen|std::[io]?fstream")
+      foreach(line IN LISTS clocks)
+        list(APPEND failures "${source}: core is pure, but: ${line}")
+      endforeach()
+    endif()
+  endforeach()
+endforeach()
+
+foreach(failure IN LISTS failures)
+  message("${failure}")
+endforeach()
+if(failures)
+  message(FATAL_ERROR "includes point the wrong way")
+endif()
