@@ -62,9 +62,9 @@ class Balancer {
 
 std::unique_ptr<Balancer> make_balancer(const BalancerOptions& options);
 
-// Whether a policy under these options keeps groups on nodes for this topology: as asked, or by
-// itself where the shape divides (never for `incremental`, whose updates only refrain from
-// spreading a group further).
+// Whether a policy under these options obeys groups and nodes for this topology. `automatic`: as
+// the originals for from-scratch policies (where the shape divides), global for `incremental`.
+// A hierarchical `incremental` never spreads a group over more nodes than before.
 bool places_hierarchically(const BalancerOptions& options, const Topology& topology);
 
 }  // namespace eplbd

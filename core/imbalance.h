@@ -23,8 +23,8 @@ struct Imbalance {
   std::vector<double> layers;  // [layers] max / mean; 0 for a layer without load
 };
 
-// `gpu_loads` is [layers, gpus]; GPUs in `gpus_down` count neither for max nor mean. With speeds
-// the mean is what a perfect spread would give every GPU: total load / total speed.
+// `gpu_loads` is [layers, gpus], already divided by speeds; GPUs in `gpus_down` count neither for
+// max nor mean.
 Imbalance imbalance_of(const Topology& topology, std::span<const double> gpu_loads,
                        std::span<const int32_t> gpus_down = {});
 

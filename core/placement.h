@@ -60,11 +60,14 @@ struct ReplicaTable {
 };
 ReplicaTable replica_table(const Topology& topology, const Placement& placement);
 
+// What the hierarchical policy asks of expert groups: of a placement from scratch, of an update.
+enum class GroupRule { none, one_node, no_wider_than_base };
+
 struct PlacementRules {
-  bool hierarchical = false;            // every group on one node (without a base)
-  const Placement* base = nullptr;      // what it updates: slots kept, groups no wider spread
-  std::span<const int32_t> gpus_down;   // hold nothing
-  bool allow_duplicates = false;        // an expert twice on a GPU (the originals do that)
+  GroupRule groups = GroupRule::none;
+  const Placement* base = nullptr;     // what it updates: an expert that stays keeps its slot
+  std::span<const int32_t> gpus_down;  // hold nothing
+  bool allow_duplicates = false;       // an expert twice on a GPU (the originals do that)
 };
 
 // The first rule of contract section 2 that `placement` breaks, as a sentence with its layer, slot

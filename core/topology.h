@@ -18,8 +18,8 @@ struct Topology {
   int32_t nodes = 1;            // consecutive GPUs form a node
   int32_t groups = 1;           // contiguous blocks of logical experts
 
-  std::vector<int32_t> layer_ids;   // [layers], the model's own numbers; empty: 0, 1, 2 ...
-  std::vector<double> gpu_speeds;   // [gpus], relative to each other; empty: all alike
+  std::vector<int32_t> layer_ids;  // [layers], the model's own numbers; empty: 0, 1, 2 ...
+  std::vector<double> gpu_speeds;  // [gpus], relative to each other; empty: all alike
 
   int32_t slots_per_gpu() const { return slots / gpus; }
   int32_t gpus_per_node() const { return gpus / nodes; }

@@ -66,8 +66,8 @@ struct StateReport {
   double ts = 0;
   PlacementId running;
   WorkerStatus status = WorkerStatus::idle;
-  int64_t layers_done = -1;     // -1: not said
-  double apply_seconds = -1;    // -1: not said
+  int64_t layers_done = -1;   // -1: not said
+  double apply_seconds = -1;  // -1: not said
   std::string_view error;
   int64_t layers = 0;
   int64_t logical_experts = 0;
@@ -91,9 +91,9 @@ enum class RejectReason {
   source_conflict,  // a smaller epoch, or two senders under one name
   scope_conflict,   // global and local counts mixed, or a second global source
   too_many_sources,
-  inconsistent,     // layers disagree about how many tokens there were
-  unauthorized,     // the key may not speak for this source
-  drained           // a source on a GPU that was declared lost
+  inconsistent,  // layers disagree about how many tokens there were
+  unauthorized,  // the key may not speak for this source
+  drained        // a source on a GPU that was declared lost
 };
 inline constexpr int kRejectReasons = 16;
 std::string_view to_string(RejectReason reason);
