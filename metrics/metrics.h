@@ -1,0 +1,87 @@
+// Every metric family of eplbd in one place: what happened is told to it as events, what is so now
+// as one Snapshot a scrape. Names, types and meaning: docs/metrics.md.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/placement.h"
+#include "core/rebalancer.h"
+#include "core/source_table.h"
+#include "core/topology.h"
+#include "core/worker_report.h"
+
+namespace eplbd {
+
+// Content-Type of Metrics::text().
+inline constexpr std::string_view kMetricsContentType = "text/plain; version=0.0.4; charset=utf-8";
+
+// What is so at the moment of a scrape. Where core says "0: not known", so does this; the series is
+// then absent rather than wrong.
+struct Snapshot {
+  Mode mode = Mode::active;
+  bool paused = false;
+  bool leader = true;  // alone, one leads
+
+  size_t workers = 0;         // live sources
+  size_t workers_behind = 0;  // of those, not yet on the newest placement
+  std::optional<double> last_counts_unix_seconds;
+
+  double imbalance = 0;                 // modelled, now, of the placement in force
+  double imbalance_initial = 0;         // same load, had the initial placement been kept
+  double imbalance_measured = 0;        // from gpu_tokens
+  double imbalance_floor = 0;           // the best that this many tokens allow
+  double imbalance_threshold = 0;       // trigger.imbalance
+  std::optional<double> gain_realised;  // of the last update; nothing: none to judge yet
+  std::vector<double> layer_imbalance;  // [layers]; 0: a layer without load
+  std::vector<double> gpu_load_ratio;   // [gpus] load / mean, all layers; empty: no tokens
+
+  PlacementId placement;              // the newest one published
+  double placement_unix_seconds = 0;  // of its decision; 0: the initial one
+  int gpus_down = 0;
+  double window_half_life_seconds = 0;
+};
+
+// Not thread-safe: the loop owns it. Counting a message takes no lock, allocates nothing and
+// builds no string.
+class Metrics {
+ public:
+  // `version` is the program's. Closed label sets are there with zeros from here on.
+  Metrics(std::string_view deployment, const Topology& topology, std::string_view version);
+  ~Metrics();
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+
+  // What Rebalancer::ingest and observe said of a message, rejected ones included; state() also
+  // counts what it applied or failed to.
+  void counts(const IngestResult& result, size_t bytes);
+  void state(const ObserveResult& result);
+  void rejected(RejectReason reason);  // before either saw it
+  void counts_connection_ended();      // by a frame over the limit, or by the peer
+  void applied(double seconds);        // by the word of counts: a group that sends no state
+
+  // Every decision, with the time it took. One that is due again counts as an apply failure: it
+  // passed workers.apply_timeout.
+  void decided(const Decision& decision, double seconds);
+  // Sent for the first time. `reaction_seconds`: since the newest counts it was decided from.
+  void updated(const PlacementUpdate& update, std::optional<double> reaction_seconds = {});
+  void published_again();  // the placement in force once more: a late joiner, or not applied
+  void state_write_failed();
+  void reloaded(bool ok);
+
+  void refresh(const Snapshot& now);
+
+  // Prometheus text format 0.0.4, with process_* as of this moment.
+  std::string text() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace eplbd
