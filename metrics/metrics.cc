@@ -136,6 +136,9 @@ struct Metrics::Impl {
                                  "Messages of workers that never came: gaps in their sequences.");
   Counter& counts_duplicates =
       counter("eplbd_counts_duplicates_total", "Messages of workers that came more than once.");
+  Counter& counts_inconsistent =
+      counter("eplbd_counts_inconsistent_total",
+              "Counts messages whose layers disagree about how many tokens there were.");
   Counter& counts_connections_ended =
       counter("eplbd_counts_connections_ended_total",
               "Connections of workers that ended: closed by the peer, or by a frame over 4 MiB.");
@@ -244,12 +247,12 @@ Metrics::~Metrics() = default;
 void Metrics::counts(const IngestResult& result, size_t bytes) {
   if (result.lost > 0) impl_->counts_lost.Increment(static_cast<double>(result.lost));
   if (result.restarted) impl_->source_restarts.Increment();
-  if (result.conflict) impl_->source_conflicts.Increment();
   if (result.rejected) return rejected(*result.rejected);
   if (result.duplicate) return impl_->counts_duplicates.Increment();
   impl_->counts_messages.Increment();
   impl_->counts_bytes.Increment(static_cast<double>(bytes));
   impl_->counts_tokens.Increment(static_cast<double>(result.tokens));
+  if (result.inconsistent) impl_->counts_inconsistent.Increment();
 }
 
 void Metrics::state(const ObserveResult& result) {
@@ -265,6 +268,7 @@ void Metrics::state(const ObserveResult& result) {
 
 void Metrics::rejected(RejectReason reason) {
   impl_->counts_rejected[static_cast<size_t>(reason)]->Increment();
+  if (reason == RejectReason::source_conflict) impl_->source_conflicts.Increment();
 }
 
 void Metrics::counts_connection_ended() { impl_->counts_connections_ended.Increment(); }
