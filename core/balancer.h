@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -10,7 +11,6 @@
 #include <vector>
 
 #include "core/placement.h"
-#include "core/time.h"
 #include "core/topology.h"
 
 namespace eplbd {
@@ -25,9 +25,6 @@ struct BalancerOptions {
   Policy policy = Policy::incremental;
   Hierarchical hierarchical = Hierarchical::automatic;
   uint64_t seed = 0;
-  // `joint` only: search until this much time is spent, instead of until its own end. Measured by
-  // the caller's `elapsed`, as core reads no clock.
-  Duration time_budget{0};
 };
 
 // What an update may cost. 0: no limit.
@@ -43,7 +40,11 @@ struct BalanceRequest {
   const Placement* current = nullptr;  // in force; `incremental` requires it, others ignore it
   std::span<const int32_t> gpus_down;  // ascending; their slots stay empty
   MoveBudget budget;
-  double settle = 1.0;                 // imbalance of a layer at which `incremental` stops
+  double settle = 1.0;  // imbalance of a layer at which `incremental` stops
+  // `joint` only, for a time budget (core reads no clock): after its own end it goes on searching
+  // the layers that are off their bound while this says true, asked every few dozen microseconds.
+  // More time never makes a layer worse. Empty: it stops at its own end.
+  std::function<bool()> keep_searching;
 };
 
 struct BalanceResult {
@@ -51,12 +52,16 @@ struct BalanceResult {
   // [layers, slots], which replica of its expert a slot is, where the policy gives an order of its
   // own (`deepseek`, `evolved`); empty: replicas in slot order.
   std::vector<int32_t> replica_rank;
-  bool hierarchical = false;            // whether groups were kept on nodes
+  // Whether groups were kept on nodes; false when the shape, or the GPUs that are up, do not allow
+  // what was asked for: the placement is global then.
+  bool hierarchical = false;
 };
 
 class Balancer {
  public:
   virtual ~Balancer() = default;
+  // From-scratch policies throw std::invalid_argument, in a sentence, when the GPUs that are up
+  // have too few slots for every expert.
   virtual BalanceResult place(const BalanceRequest& request) const = 0;
 };
 
