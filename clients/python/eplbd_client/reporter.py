@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells the daemon which placement the group runs and how its last update went."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Optional
+
+from .curve import CurveKeys
+from .placement import Placement, PlacementId
+from .sender import Sender
+from .wire import STATUSES, State
+
+
+class StateReporter:
+    """One per group, beside the rank that receives placements.
+
+    Sends at start, at every report(), when a heartbeat names another placement than runs (pass
+    heartbeats to heard()), and every ten seconds. Never blocks or raises into the engine.
+    """
+
+    def __init__(
+        self,
+        deployment: str,
+        endpoints: Sequence[str],
+        source: str,
+        placement: Placement,
+        *,
+        engine: str = "",
+        features: Sequence[str] = (),
+        repeat_seconds: float = 10.0,
+        curve: Optional[CurveKeys] = None,
+    ) -> None:
+        if not 1 <= len(source.encode()) <= 128:
+            raise ValueError("a source's name has 1 to 128 bytes of UTF-8")
+        self._lock = threading.Lock()
+        self._answered = float("-inf")
+        self._last_ts = 0.0
+        self._state = State(
+            source=source,
+            engine=engine,
+            epoch=time.time_ns(),
+            ts=0.0,
+            placement=placement,
+            features=tuple(features),
+        )
+        self._sender: Sender[State] = Sender(
+            deployment,
+            endpoints,
+            bound=32,
+            idle=self._copy,
+            idle_seconds=repeat_seconds,
+            merge=lambda dropped, following: None,
+            curve=curve,
+        )
+        self._sender.put(self._copy())
+
+    def report(
+        self,
+        placement: Placement,
+        status: str = "idle",
+        *,
+        layers_done: Optional[int] = None,
+        apply_seconds: Optional[float] = None,
+        error: Optional[str] = None,
+    ) -> None:
+        """`placement` is what runs now: under `applying`, `failed`, `refused` still the old one."""
+        if status not in STATUSES:
+            self._sender.warn(f"status {status!r} is none of {', '.join(STATUSES)}")
+            return
+        with self._lock:
+            state = self._state
+            state.placement, state.status = placement, status
+            state.layers_done, state.apply_seconds, state.error = layers_done, apply_seconds, error
+        self._sender.put(self._copy())
+
+    def heard(self, heartbeat_id: PlacementId) -> None:
+        """A heartbeat named this placement. Answers at most once a second."""
+        now = time.monotonic()
+        if heartbeat_id == self._state.placement.id or now - self._answered < 0.9:
+            return
+        self._answered = now
+        self._sender.put(self._copy())
+
+    @property
+    def errors(self) -> int:
+        return self._sender.errors
+
+    @property
+    def connected(self) -> bool:
+        return self._sender.connected
+
+    def flush(self, timeout: float = 1.0) -> bool:
+        return self._sender.flush(timeout)
+
+    def close(self) -> None:
+        self._sender.close()
+
+    def __enter__(self) -> StateReporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> StateReporter:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def _copy(self) -> State:
+        with self._lock:
+            self._last_ts = max(time.time(), self._last_ts + 1e-6)
+            return State(**{**self._state.__dict__, "ts": self._last_ts})
