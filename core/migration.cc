@@ -30,10 +30,13 @@ void for_each_move(const Topology& topology, const Placement& base, const Placem
 }
 
 // Slots that hold each expert of one layer.
-std::vector<std::vector<int32_t>> holders(const Topology& topology, std::span<const int32_t> row) {
+std::vector<std::vector<int32_t>> holders(const Topology& topology, std::span<const int32_t> row,
+                                          std::span<const int32_t> gpus_lost) {
   std::vector<std::vector<int32_t>> slots(topology.logical_experts);
   for (int32_t slot = 0; slot < topology.slots; ++slot) {
-    if (row[slot] != kNoExpert) slots[row[slot]].push_back(slot);
+    const bool lost =
+        std::find(gpus_lost.begin(), gpus_lost.end(), topology.gpu_of(slot)) != gpus_lost.end();
+    if (row[slot] != kNoExpert && !lost) slots[row[slot]].push_back(slot);
   }
   return slots;
 }
@@ -41,14 +44,14 @@ std::vector<std::vector<int32_t>> holders(const Topology& topology, std::span<co
 }  // namespace
 
 std::vector<Move> moves_between(const Topology& topology, const Placement& base,
-                                const Placement& next) {
+                                const Placement& next, std::span<const int32_t> gpus_lost) {
   std::vector<Move> moves;
   int32_t holders_of = -1;  // the layer that `slots` is of
   std::vector<std::vector<int32_t>> slots;
   std::vector<int32_t> served(static_cast<size_t>(topology.layers) * topology.slots);
   for_each_move(topology, base, next, [&](int32_t layer, int32_t slot) {
     if (holders_of != layer) {
-      slots = holders(topology, base.layer(layer));
+      slots = holders(topology, base.layer(layer), gpus_lost);
       holders_of = layer;
     }
     const int32_t expert = next.layer(layer)[slot];

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/placement.h"
@@ -20,9 +21,9 @@ struct Move {
 };
 
 // In order of layer, then slot. A source on the same node is preferred, then the source slot that
-// serves fewest moves so far, so that no GPU sends everything.
+// serves fewest moves so far, so that no GPU sends everything. GPUs in `gpus_lost` are no source.
 std::vector<Move> moves_between(const Topology& topology, const Placement& base,
-                                const Placement& next);
+                                const Placement& next, std::span<const int32_t> gpus_lost = {});
 
 // How many, without naming them: of the whole model, and the most any one GPU receives.
 struct MoveCount {

@@ -47,12 +47,8 @@ std::string_view to_string(RejectReason reason) {
       return "scope_conflict";
     case RejectReason::too_many_sources:
       return "too_many_sources";
-    case RejectReason::inconsistent:
-      return "inconsistent";
     case RejectReason::unauthorized:
       return "unauthorized";
-    case RejectReason::drained:
-      return "drained";
   }
   return "";
 }

@@ -91,11 +91,9 @@ enum class RejectReason {
   source_conflict,  // a smaller epoch, or two senders under one name
   scope_conflict,   // global and local counts mixed, or a second global source
   too_many_sources,
-  inconsistent,  // layers disagree about how many tokens there were
-  unauthorized,  // the key may not speak for this source
-  drained        // a source on a GPU that was declared lost
+  unauthorized  // the key may not speak for this source
 };
-inline constexpr int kRejectReasons = 16;
+inline constexpr int kRejectReasons = 14;
 std::string_view to_string(RejectReason reason);
 
 }  // namespace eplbd
