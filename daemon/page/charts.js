@@ -4,7 +4,7 @@
 
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const ratio = value => value == null ? '–' : value.toFixed(value < 10 ? 3 : 1);
-const clock = seconds => new Date(seconds * 1000).toLocaleTimeString();
+const clock = seconds => new Date(seconds * 1000).toLocaleTimeString([], {hourCycle: 'h23'});
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 class Chart {
@@ -123,7 +123,7 @@ class HistoryChart extends Chart {
     const span = s.end - s.begin;
     const step = [10, 30, 60, 120, 300, 600, 1200, 3600].find(t => span / t <= width / 110) || 7200;
     pen.textAlign = 'center'; pen.textBaseline = 'bottom'; pen.fillStyle = colour('--soft');
-    const brief = {hour: '2-digit', minute: '2-digit', ...(step < 60 && {second: '2-digit'})};
+    const brief = {hourCycle: 'h23', hour: '2-digit', minute: '2-digit', ...(step < 60 && {second: '2-digit'})};
     for (let t = Math.ceil(s.begin / step) * step; t <= s.end; t += step) {
       const x = s.x(t);
       if (x > s.left + 15 && x < width - 25) pen.fillText(new Date(t * 1000).toLocaleTimeString([], brief), x, height);
@@ -244,30 +244,30 @@ class HeatChart extends Chart {
     this.paint();
   }
   scales(width, height) {
-    const left = 32, foot = 18, across = this.rows[0]?.length || 1, down = this.rows.length || 1;
-    return {left, foot, across, down, cell: (width - left) / across, row: (height - foot) / down};
+    const left = 32, top = 6, foot = 18, across = this.rows[0]?.length || 1, down = this.rows.length || 1;
+    return {left, top, across, cell: (width - left) / across, row: (height - top - foot) / down};
   }
   draw(pen, width, height) {
     const s = this.scales(width, height), shade = heatPalette();
     const gap = s.cell > 5 && s.row > 4 ? 0.75 : 0;
     this.rows.forEach((row, layer) => row.forEach((value, gpu) => {
       pen.fillStyle = shade(value);
-      pen.fillRect(s.left + gpu * s.cell, layer * s.row, s.cell - gap + (gap ? 0 : 0.5), s.row - gap + (gap ? 0 : 0.5));
+      pen.fillRect(s.left + gpu * s.cell, s.top + layer * s.row, s.cell - gap + (gap ? 0 : 0.5), s.row - gap + (gap ? 0 : 0.5));
     }));
     pen.fillStyle = colour('--soft'); pen.textAlign = 'right'; pen.textBaseline = 'middle';
     const every = [1, 2, 5, 10, 20, 50].find(n => n * s.row >= 16) || 100;
-    this.rows.forEach((_, layer) => { if (layer % every === 0) pen.fillText(this.names[layer], s.left - 6, (layer + 0.5) * s.row); });
+    this.rows.forEach((_, layer) => { if (layer % every === 0) pen.fillText(this.names[layer], s.left - 6, s.top + (layer + 0.5) * s.row); });
     pen.textAlign = 'center'; pen.textBaseline = 'bottom';
     const gpus = [1, 2, 4, 8, 16, 32, 64, 128].find(n => n * s.cell >= 26) || 256;
     for (let gpu = 0; this.rows.length && gpu < s.across; gpu += gpus) pen.fillText(gpu, s.left + (gpu + 0.5) * s.cell, height);
     if (this.cursor) {
       pen.strokeStyle = colour('--text'); pen.lineWidth = 2;
-      pen.strokeRect(s.left + this.cursor.gpu * s.cell, this.cursor.layer * s.row, s.cell, s.row);
+      pen.strokeRect(s.left + this.cursor.gpu * s.cell, s.top + this.cursor.layer * s.row, s.cell, s.row);
     }
   }
   pick(x, y) {
     const s = this.scales(this.canvas.clientWidth, this.canvas.clientHeight);
-    const gpu = Math.floor((x - s.left) / s.cell), layer = Math.floor(y / s.row);
+    const gpu = Math.floor((x - s.left) / s.cell), layer = Math.floor((y - s.top) / s.row);
     return this.rows[layer]?.[gpu] == null ? null : {layer, gpu};
   }
   step(cursor, dx, dy) {
