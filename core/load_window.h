@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -28,12 +29,12 @@ class LoadWindow {
   Duration half_life() const { return half_life_; }
 
  private:
+  // Half-lives from the origin to `now`.
+  double age(TimePoint now) const;
   void renormalise(TimePoint now);
-  double scale(TimePoint now) const;
 
   Duration half_life_;
-  double decay_per_second_;
-  TimePoint origin_{};          // increments are scaled by 2^((now - origin) / half_life)
+  TimePoint origin_{};  // increments are scaled by 2^age
   bool started_ = false;
   double tokens_ = 0;
   std::vector<double> cells_;
