@@ -66,7 +66,7 @@ enum class GroupRule { none, one_node, no_wider_than_base };
 struct PlacementRules {
   GroupRule groups = GroupRule::none;
   const Placement* base = nullptr;     // what it updates: an expert that stays keeps its slot
-  std::span<const int32_t> gpus_down;  // hold nothing
+  std::span<const int32_t> gpus_down = {};  // hold nothing
   bool allow_duplicates = false;       // an expert twice on a GPU (the originals do that)
 };
 
