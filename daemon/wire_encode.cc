@@ -1,63 +1,22 @@
 // The encoding half of daemon/wire.h, by msgpack-cxx's packer.
 // SPDX-License-Identifier: Apache-2.0
-#define MSGPACK_NO_BOOST
-#include <msgpack.hpp>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "daemon/msgpack_map.h"
 #include "daemon/wire.h"
 
 namespace eplbd {
 namespace {
 
-// A map whose keys are counted as they are added: the header comes last.
-class MapWriter {
- public:
-  explicit MapWriter(std::string_view type) {
-    add("type", type);
-    add("v", uint64_t{kWireVersion});
-  }
-  template <typename T>
-  void add(std::string_view key, const T& value) {
-    begin(key);
-    packer_.pack(value);
-  }
-  void add_text(std::string_view key, std::string_view value) { add(key, value); }
-  template <typename T>
-  void add_array(std::string_view key, std::span<const T> values) {
-    begin(key);
-    const auto bytes = static_cast<uint32_t>(values.size_bytes());
-    packer_.pack_bin(bytes);
-    if (bytes > 0) {
-      packer_.pack_bin_body(reinterpret_cast<const char*>(values.data()), bytes);
-    }
-  }
-  template <typename T>
-  void add_array(std::string_view key, const PackedArray<T>& values) {
-    std::vector<T> copy(values.size());
-    values.copy_to(copy);
-    add_array(key, std::span<const T>(copy));
-  }
-  std::string finish() const {
-    msgpack::sbuffer head;
-    msgpack::packer<msgpack::sbuffer>(head).pack_map(keys_);
-    return std::string(head.data(), head.size()) + std::string(body_.data(), body_.size());
-  }
-
- private:
-  void begin(std::string_view key) {
-    ++keys_;
-    packer_.pack(key);
-  }
-
-  msgpack::sbuffer body_;
-  msgpack::packer<msgpack::sbuffer> packer_{body_};
-  uint32_t keys_ = 0;
-};
+void begin(MsgpackMap& map, std::string_view type) {
+  map.add("type", type);
+  map.add("v", kWireVersion);
+}
 
 template <typename Report>
-void add_common(MapWriter& map, const Report& report) {
+void add_common(MsgpackMap& map, const Report& report) {
   map.add("source", report.source);
   if (!report.engine.empty()) map.add("engine", report.engine);
   map.add("epoch", report.epoch);
@@ -77,19 +36,21 @@ std::string encode_sequence(uint64_t sequence) {
 }
 
 std::string encode_counts(const CountsReport& report) {
-  MapWriter map("counts");
+  MsgpackMap map;
+  begin(map, "counts");
   add_common(map, report);
   map.add("since", report.since);
   map.add("steps", report.steps);
-  map.add_text("kind", report.cumulative ? "cumulative" : "delta");
-  if (report.global) map.add_text("scope", "global");
+  map.add("kind", std::string_view(report.cumulative ? "cumulative" : "delta"));
+  if (report.global) map.add("scope", std::string_view("global"));
   map.add_array("counts", report.counts);
   if (!report.gpu_tokens.empty()) map.add_array("gpu_tokens", report.gpu_tokens);
   return map.finish();
 }
 
 std::string encode_state(const StateReport& report) {
-  MapWriter map("state");
+  MsgpackMap map;
+  begin(map, "state");
   add_common(map, report);
   map.add("status", to_string(report.status));
   if (report.layers_done >= 0) map.add("layers_done", report.layers_done);
@@ -109,7 +70,8 @@ std::string encode_placement(const PlacementUpdate& update, const Topology& topo
   for (const Move& move : update.moves) {
     moves.insert(moves.end(), {move.layer, move.slot, move.expert, move.source_slot});
   }
-  MapWriter map("placement");
+  MsgpackMap map;
+  begin(map, "placement");
   map.add("term", update.id.term);
   map.add("version", update.id.version);
   map.add("base_term", update.base.term);
@@ -130,7 +92,8 @@ std::string encode_placement(const PlacementUpdate& update, const Topology& topo
 }
 
 std::string encode_heartbeat(const Heartbeat& heartbeat) {
-  MapWriter map("heartbeat");
+  MsgpackMap map;
+  begin(map, "heartbeat");
   map.add("term", heartbeat.id.term);
   map.add("version", heartbeat.id.version);
   map.add("ts", heartbeat.unix_seconds);
