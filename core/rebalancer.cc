@@ -46,7 +46,8 @@ Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& option
       balancer_(make_balancer(options.balancer)),
       sources_(*topology_, source_rules(options), rate_half_life(options.window)),
       window_(*topology_, options.window),
-      group_(group_state(*topology_, recovered, now)) {
+      group_(group_state(*topology_, recovered, now)),
+      gain_(*topology_) {
   if (!recovered) {
     hold_until_ = now.steady + kHold;
     return;
@@ -64,6 +65,7 @@ IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
   const IngestResult result = sources_.admit(report, now.steady, admitted);
   if (admitted.counts.empty()) return result;
   window_.add(admitted.counts, admitted.covered, now.steady);
+  gain_.add(admitted.counts);
   if (!admitted.gpu_tokens.empty()) {
     if (!gpu_window_) {
       gpu_window_.emplace(admitted.gpu_tokens.size(), rate_half_life(options_.window));
@@ -73,10 +75,22 @@ IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
   return result;
 }
 
+template <typename Change>
+ObserveResult Rebalancer::change_group(Change change) {
+  const std::optional<Placement> previous =
+      group_.pending() ? std::optional(group_.in_force()) : std::nullopt;
+  const ObserveResult result = change();
+  if (result.applied) gain_.applied(*topology_, *previous, group_.in_force());
+  if (result.adopted) gain_.adopted();
+  return result;
+}
+
 ObserveResult Rebalancer::observe(const StateReport& report, Now now) {
   const IngestResult sender = sources_.admit(report, now.steady);
   ObserveResult result;
-  if (!sender.rejected && !sender.duplicate) result = group_.report(report, now);
+  if (!sender.rejected && !sender.duplicate) {
+    result = change_group([&] { return group_.report(report, now); });
+  }
   if (sender.rejected) result.rejected = sender.rejected;
   result.duplicate = sender.duplicate;
   result.restarted = sender.restarted;
@@ -94,7 +108,7 @@ ObserveResult Rebalancer::advance(Now now) {
       group_.reported_at() && now.steady - *group_.reported_at() <= options_.workers.timeout;
   if (!reported && now.steady >= hold_until_) {
     if (const auto agreed = sources_.agreed_placement(now.steady)) {
-      ObserveResult result = group_.counts_name(*agreed, now);
+      const ObserveResult result = change_group([&] { return group_.counts_name(*agreed, now); });
       if (result.applied || result.adopted || !result.detail.empty()) return result;
     }
   }

@@ -15,6 +15,7 @@
 #include "core/adaptive_window.h"
 #include "core/balancer.h"
 #include "core/decision.h"
+#include "core/gain_tracker.h"
 #include "core/group_state.h"
 #include "core/imbalance.h"
 #include "core/migration.h"
@@ -131,6 +132,7 @@ class Rebalancer {
   double tokens(Now now) const { return window_.tokens(now.steady); }
   Duration half_life() const { return window_.half_life(); }
   double measured_imbalance(Now now) const;  // from gpu_tokens; 0 where none came
+  std::optional<double> gain_realised() const { return gain_.realised(*topology_); }
   const std::vector<int32_t>& gpus_down() const { return gpus_down_; }
 
  private:
@@ -145,6 +147,10 @@ class Rebalancer {
                      UpdateReason reason, Decision& decision) const;
   Decision refused(Now now, std::string why) const;
   bool gpus_to_change() const;
+  Duration cooldown() const;
+  // Runs `change` on the group, and tells gain_ what came of it.
+  template <typename Change>
+  ObserveResult change_group(Change change);
 
   std::shared_ptr<const Topology> topology_;  // shared with what refers to it
   RebalancerOptions options_;
@@ -153,6 +159,7 @@ class Rebalancer {
   AdaptiveWindow window_;
   std::optional<LoadWindow> gpu_window_;  // measured tokens [layers, gpus]
   GroupState group_;
+  GainTracker gain_;
   std::optional<Mode> mode_;
   bool paused_ = false;
   double paused_until_unix_seconds_ = 0;

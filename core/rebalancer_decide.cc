@@ -18,6 +18,11 @@ std::string number(double value) {
   return text;
 }
 
+// So many updates in a row that gained nothing make it slow down, twice as much for each further.
+constexpr int32_t kUnpaidBeforeSlower = 3;
+constexpr int32_t kMostDoublings = 6;
+constexpr Duration kLeastSlowCooldown = std::chrono::seconds(1);
+
 // The tighter of a limit (0: none) and what is left of another.
 int64_t tighter(int64_t limit, int64_t left) { return limit == 0 ? left : std::min(limit, left); }
 
@@ -46,6 +51,13 @@ bool Rebalancer::gpus_to_change() const {
     if (empty != std::binary_search(gpus_down_.begin(), gpus_down_.end(), gpu)) return true;
   }
   return false;
+}
+
+Duration Rebalancer::cooldown() const {
+  const int32_t excess = gain_.unpaid() - kUnpaidBeforeSlower + 1;
+  if (excess <= 0) return options_.trigger.cooldown;
+  return std::max(options_.trigger.cooldown, kLeastSlowCooldown) *
+         (int64_t{1} << std::min(excess, kMostDoublings));
 }
 
 Decision Rebalancer::measure(Now now, std::vector<double>& loads) const {
@@ -91,9 +103,13 @@ Rebalancer::Rule Rebalancer::check_trigger(Now now, Decision& decision) const {
     return group_.failed() ? Verdict::apply_failed : Verdict::applying;
   }
   const auto last = std::max(group_.applied_at(), shadowed_at_);
-  if (now.steady < hold_until_ || (last && now.steady - *last < options_.trigger.cooldown)) {
-    decision.detail = last ? "the last placement was applied less than the cooldown ago"
+  if (now.steady < hold_until_ || (last && now.steady - *last < cooldown())) {
+    decision.detail = last ? "the last placement was applied less than " +
+                                 number(to_seconds(cooldown())) + " s ago"
                            : "just started: waiting for workers to say what they run";
+    if (last && gain_.unpaid() >= kUnpaidBeforeSlower) {
+      decision.detail += "; the last " + std::to_string(gain_.unpaid()) + " updates did not pay";
+    }
     return Verdict::cooling_down;
   }
   if (decision.imbalance <= options_.trigger.imbalance) {

@@ -100,7 +100,7 @@ TEST_CASE("Groups stay on a node from scratch, and spread no wider in an update"
   const Placement spread(topology, {0, 2, 1, 3});
   PlacementRules rules{.groups = GroupRule::no_wider_than_base};
   rules.base = &spread;
-  CHECK(violation(topology, {3, 0, 2, 1}, rules).empty());
+  CHECK(violation(topology, {0, 3, 1, 2}, rules).empty());
   const Placement tight(topology, {0, 1, 2, 3});
   rules.base = &tight;
   CHECK_THAT(violation(topology, {0, 2, 1, 3}, rules), Contains("2 nodes"));
