@@ -4,7 +4,7 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "core/layer_search.h"
+#include "core/layer_climb.h"
 #include "core/policies.h"
 
 namespace eplbd {
@@ -135,7 +135,7 @@ class Update {
 
   const BalanceRequest& request_;
   const Topology& topology_;
-  LayerSearch search_;
+  LayerClimb search_;
   const bool grouped_;
   std::vector<int32_t> map_;
   std::vector<int64_t> incoming_;  // [gpus]

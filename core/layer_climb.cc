@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "core/layer_search.h"
+#include "core/layer_climb.h"
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,7 @@ double eighth_power(double x) {
 
 }  // namespace
 
-LayerSearch::LayerSearch(const Topology& topology, std::span<const int32_t> gpus_down, bool grouped)
+LayerClimb::LayerClimb(const Topology& topology, std::span<const int32_t> gpus_down, bool grouped)
     : topology_(topology),
       grouped_(grouped),
       experts_(topology.logical_experts),
@@ -30,7 +30,7 @@ LayerSearch::LayerSearch(const Topology& topology, std::span<const int32_t> gpus
   for (const int32_t gpu : gpus_down) speed_[gpu] = 0;
 }
 
-bool LayerSearch::start(std::span<const int32_t> slot_to_expert, std::span<const double> loads) {
+bool LayerClimb::start(std::span<const int32_t> slot_to_expert, std::span<const double> loads) {
   base_.assign(slot_to_expert.begin(), slot_to_expert.end());
   row_ = base_;
   recount();
@@ -54,9 +54,9 @@ bool LayerSearch::start(std::span<const int32_t> slot_to_expert, std::span<const
   return complete;
 }
 
-double LayerSearch::imbalance() const { return gpu_load_[fullest_gpu()]; }
+double LayerClimb::imbalance() const { return gpu_load_[fullest_gpu()]; }
 
-std::optional<SearchStep> LayerSearch::improve(double least_gain) {
+std::optional<SearchStep> LayerClimb::improve(double least_gain) {
   Candidate best;
   const int32_t gpu = fullest_gpu();
   try_exchanges(gpu, least_gain, best);
@@ -74,13 +74,13 @@ std::optional<SearchStep> LayerSearch::improve(double least_gain) {
   return step;
 }
 
-int32_t LayerSearch::move_cost(int32_t slot, int32_t expert) const {
+int32_t LayerClimb::move_cost(int32_t slot, int32_t expert) const {
   const size_t row = static_cast<size_t>(topology_.gpu_of(slot)) * experts_;
   const int32_t old = row_[slot];
   return (base_copies_[row + expert] == 0) - (old != kNoExpert && base_copies_[row + old] == 0);
 }
 
-bool LayerSearch::group_may_lie_on(int32_t expert, int32_t gpu) const {
+bool LayerClimb::group_may_lie_on(int32_t expert, int32_t gpu) const {
   if (!grouped_) return true;
   const int32_t group = expert / topology_.experts_per_group();
   const auto row =
@@ -90,7 +90,7 @@ bool LayerSearch::group_may_lie_on(int32_t expert, int32_t gpu) const {
   return nodes < std::max(spread_[group], 1);
 }
 
-void LayerSearch::vacate(bool keep_duplicates) {
+void LayerClimb::vacate(bool keep_duplicates) {
   for (int32_t slot = 0; slot < topology_.slots; ++slot) {
     if (row_[slot] == kNoExpert) continue;
     const int32_t gpu = topology_.gpu_of(slot);
@@ -100,7 +100,7 @@ void LayerSearch::vacate(bool keep_duplicates) {
   }
 }
 
-bool LayerSearch::fill() {
+bool LayerClimb::fill() {
   // Experts without a place first, the heaviest first; then what the GPU lacks most.
   std::vector<int32_t> lost;
   for (int32_t expert = 0; expert < experts_; ++expert) {
@@ -154,7 +154,7 @@ bool LayerSearch::fill() {
   return true;
 }
 
-void LayerSearch::put(int32_t slot, int32_t expert) {
+void LayerClimb::put(int32_t slot, int32_t expert) {
   const int32_t gpu = topology_.gpu_of(slot);
   const int32_t old = row_[slot];
   const auto count = [&](int32_t which, int32_t change) {
@@ -171,7 +171,7 @@ void LayerSearch::put(int32_t slot, int32_t expert) {
   row_[slot] = expert;
 }
 
-void LayerSearch::recount() {
+void LayerClimb::recount() {
   replicas_.assign(experts_, 0);
   copies_.assign(static_cast<size_t>(topology_.gpus) * experts_, 0);
   if (grouped_) on_node_.assign(static_cast<size_t>(topology_.groups) * topology_.nodes, 0);
@@ -182,11 +182,11 @@ void LayerSearch::recount() {
   }
 }
 
-double LayerSearch::gpu_term(double gpu_load, int32_t gpu) const {
+double LayerClimb::gpu_term(double gpu_load, int32_t gpu) const {
   return down(gpu) ? 0 : eighth_power(gpu_load);
 }
 
-void LayerSearch::weigh() {
+void LayerClimb::weigh() {
   gpu_load_.assign(topology_.gpus, 0);
   for (int32_t slot = 0; slot < topology_.slots; ++slot) {
     const int32_t gpu = topology_.gpu_of(slot);
@@ -196,12 +196,12 @@ void LayerSearch::weigh() {
   for (int32_t gpu = 0; gpu < topology_.gpus; ++gpu) potential_ += gpu_term(gpu_load_[gpu], gpu);
 }
 
-int32_t LayerSearch::fullest_gpu() const {
+int32_t LayerClimb::fullest_gpu() const {
   return static_cast<int32_t>(std::max_element(gpu_load_.begin(), gpu_load_.end()) -
                               gpu_load_.begin());
 }
 
-void LayerSearch::consider(const Candidate& candidate, double least_gain, Candidate& best) const {
+void LayerClimb::consider(const Candidate& candidate, double least_gain, Candidate& best) const {
   const double gpus = topology_.gpus;
   if (candidate.potential >= potential_) return;
   const double gain =
@@ -212,7 +212,7 @@ void LayerSearch::consider(const Candidate& candidate, double least_gain, Candid
   best.merit = gain / moves;
 }
 
-void LayerSearch::try_exchanges(int32_t gpu, double least_gain, Candidate& best) const {
+void LayerClimb::try_exchanges(int32_t gpu, double least_gain, Candidate& best) const {
   for (int32_t a = gpu * width_; a < (gpu + 1) * width_; ++a) {
     const int32_t mine = row_[a];
     for (int32_t b = 0; b < topology_.slots; ++b) {
@@ -233,7 +233,7 @@ void LayerSearch::try_exchanges(int32_t gpu, double least_gain, Candidate& best)
   }
 }
 
-double LayerSearch::potential_after_turnover(int32_t slot, int32_t expert) const {
+double LayerClimb::potential_after_turnover(int32_t slot, int32_t expert) const {
   const int32_t gpu = topology_.gpu_of(slot);
   const int32_t old = row_[slot];
   std::fill(shift_.begin(), shift_.end(), 0.0);
@@ -253,7 +253,7 @@ double LayerSearch::potential_after_turnover(int32_t slot, int32_t expert) const
   return potential;
 }
 
-void LayerSearch::try_turnovers(int32_t gpu, double least_gain, Candidate& best) const {
+void LayerClimb::try_turnovers(int32_t gpu, double least_gain, Candidate& best) const {
   const auto consider_one = [&](int32_t slot, int32_t expert) {
     const int32_t where = topology_.gpu_of(slot);
     if (holds(where, expert) || !group_may_lie_on(expert, where)) return;
