@@ -47,17 +47,8 @@ Order order_of(const Stream& mine, const Stream& other, uint64_t epoch, uint64_t
   return order;
 }
 
-bool grows(const Stream& stream, const Order& order, double ts) {
-  return std::isfinite(ts) && (order.first || ts > stream.ts);
-}
-
 void accept(Stream& stream, uint64_t epoch, uint64_t sequence, double ts, TimePoint now) {
   stream = {true, epoch, sequence, ts, now};
-}
-
-// A message that is dropped for its content has still arrived: the next one follows no gap.
-void note_dropped(Stream& stream, uint64_t epoch, uint64_t sequence) {
-  if (stream.heard && stream.epoch == epoch && sequence == stream.sequence + 1) ++stream.sequence;
 }
 
 // What a running counter grew by since `last` (modulo 2^32), which it becomes.
@@ -186,8 +177,16 @@ void SourceTable::sum_rows(IngestResult& result) const {
 IngestResult SourceTable::admit(const CountsReport& report, TimePoint now, Admitted& admitted) {
   admitted = {};
   IngestResult result;
+  // A message that is dropped for its content has still arrived: the next one follows no gap.
   const auto reject = [&](RejectReason reason) {
     result.rejected = reason;
+    if (const auto known = sources_.find(report.source); known != sources_.end()) {
+      Source& source = known->second;
+      const Order order =
+          order_of(source.counts, source.state, report.epoch, report.sequence, now, rules_.timeout);
+      const bool next = !order.rejected && !order.duplicate && !order.first && order.lost == 0;
+      if (next) source.counts.sequence = report.sequence;
+    }
     return result;
   };
   if (report.source.empty() || report.source.size() > kLongestName) {
@@ -195,9 +194,6 @@ IngestResult SourceTable::admit(const CountsReport& report, TimePoint now, Admit
   }
   if (report.counts.size() != cells_ ||
       (!report.gpu_tokens.empty() && report.gpu_tokens.size() != gpu_cells_)) {
-    if (const auto known = sources_.find(report.source); known != sources_.end()) {
-      note_dropped(known->second.counts, report.epoch, report.sequence);
-    }
     return reject(RejectReason::wrong_shape);
   }
   if (!std::isfinite(report.ts) || !std::isfinite(report.since) || report.since > report.ts) {
@@ -213,10 +209,7 @@ IngestResult SourceTable::admit(const CountsReport& report, TimePoint now, Admit
   if (order.rejected) return reject(*order.rejected);
   result.duplicate = order.duplicate;
   if (order.duplicate) return result;
-  if (!grows(source->counts, order, report.ts)) {
-    note_dropped(source->counts, report.epoch, report.sequence);
-    return reject(RejectReason::bad_timestamp);
-  }
+  if (!order.first && report.ts <= source->counts.ts) return reject(RejectReason::bad_timestamp);
   note_scope(report, now);
   follow(report.engine, now);
   result.restarted = order.restarted;
@@ -261,7 +254,6 @@ IngestResult SourceTable::admit(const StateReport& report, TimePoint now) {
   if (order.rejected) return reject(*order.rejected);
   result.duplicate = order.duplicate;
   if (order.duplicate) return result;
-  if (!grows(source->state, order, report.ts)) return reject(RejectReason::bad_timestamp);
   follow(report.engine, now);
   result.restarted = order.restarted;
   result.lost = order.lost;
