@@ -261,9 +261,13 @@ void Metrics::state(const ObserveResult& result) {
   if (result.rejected) return rejected(*result.rejected);
   if (result.duplicate) return impl_->counts_duplicates.Increment();
   impl_->state_messages.Increment();
+  advanced(result);
+}
+
+void Metrics::advanced(const ObserveResult& result) {
   if (result.adopted) impl_->placements_adopted.Increment();
   if (result.failed) impl_->apply_failures.Increment();
-  if (result.applied && result.apply_seconds >= 0) applied(result.apply_seconds);
+  if (result.applied) impl_->apply_seconds.Observe(result.apply_seconds);
 }
 
 void Metrics::rejected(RejectReason reason) {
@@ -273,13 +277,10 @@ void Metrics::rejected(RejectReason reason) {
 
 void Metrics::counts_connection_ended() { impl_->counts_connections_ended.Increment(); }
 
-void Metrics::applied(double seconds) { impl_->apply_seconds.Observe(seconds); }
-
 void Metrics::decided(const Decision& decision, double seconds) {
   impl_->decisions[static_cast<size_t>(decision.verdict)]->Increment();
   impl_->decide_seconds.Observe(seconds);
   if (decision.imbalance_after > 0) impl_->imbalance_predicted.set(decision.imbalance_after);
-  if (decision.publish_again) impl_->apply_failures.Increment();
 }
 
 void Metrics::updated(const PlacementUpdate& update, std::optional<double> reaction_seconds) {

@@ -10,8 +10,9 @@
 #include <string_view>
 #include <vector>
 
+#include "core/decision.h"
+#include "core/group_state.h"
 #include "core/placement.h"
-#include "core/rebalancer.h"
 #include "core/source_table.h"
 #include "core/topology.h"
 #include "core/worker_report.h"
@@ -57,16 +58,14 @@ class Metrics {
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
-  // What Rebalancer::ingest and observe said of a message, rejected ones included; state() also
-  // counts what it applied or failed to.
+  // A counts or state message and what Rebalancer::ingest or observe said of it, rejected or not.
   void counts(const IngestResult& result, size_t bytes);
   void state(const ObserveResult& result);
   void rejected(RejectReason reason);  // before either saw it
   void counts_connection_ended();      // by a frame over the limit, or by the peer
-  void applied(double seconds);        // by the word of counts: a group that sends no state
 
-  // Every decision, with the time it took. One that is due again counts as an apply failure: it
-  // passed workers.apply_timeout.
+  // What Rebalancer::advance said: applied, failed, adopted. (state() sees to that of messages.)
+  void advanced(const ObserveResult& result);
   void decided(const Decision& decision, double seconds);
   // Sent for the first time. `reaction_seconds`: since the newest counts it was decided from.
   void updated(const PlacementUpdate& update, std::optional<double> reaction_seconds = {});
