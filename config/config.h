@@ -16,7 +16,7 @@
 namespace eplbd {
 
 struct EndpointOptions {
-  std::vector<std::string> counts_bind = {"tcp://127.0.0.1:15557"};      // ZeroMQ addresses
+  std::vector<std::string> counts_bind = {"tcp://127.0.0.1:15557"};  // ZeroMQ addresses
   std::vector<std::string> placements_bind = {"tcp://127.0.0.1:15657"};
   bool operator==(const EndpointOptions&) const = default;
 };
@@ -43,8 +43,8 @@ struct HaOptions {
 };
 
 struct SecurityOptions {
-  std::string curve_secret_key;   // a file
-  std::string authorized_keys;    // a folder
+  std::string curve_secret_key;  // a file
+  std::string authorized_keys;   // a folder
   bool allow_plaintext_remote = false;
   bool operator==(const SecurityOptions&) const = default;
 };
@@ -54,17 +54,23 @@ struct Config {
   Topology topology;
   EndpointOptions endpoints;
   HttpOptions http;
-  std::string control_socket;     // empty: control.sock in $RUNTIME_DIRECTORY, else the state directory
-  std::string state_directory;    // empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/eplbd/DEPLOYMENT
-  RebalancerOptions rebalancer;   // mode, window, trigger, limits, balancer, workers
+  std::string
+      control_socket;  // empty: control.sock in $RUNTIME_DIRECTORY, else the state directory
+  std::string state_directory;   // empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/eplbd/DEPLOYMENT
+  RebalancerOptions rebalancer;  // mode, window, trigger, limits, balancer, workers
   LogOptions log;
   HaOptions ha;
   SecurityOptions security;
 };
 
+// As the file writes them: info, text, auto.
+std::string_view to_string(LogLevel level);
+std::string_view to_string(LogFormat format);
+std::string_view to_string(Hierarchical hierarchical);
+
 struct ConfigProblem {
-  int line = 0;         // from 1; 0: the file as a whole
-  std::string key;      // trigger.imbalance
+  int line = 1;         // a missing key has its section's
+  std::string key;      // trigger.imbalance; "yaml" or "file" where it is not about one
   std::string message;  // what is wrong with it, and what would be right
 };
 

@@ -1,0 +1,26 @@
+// The addresses of a configuration: ZeroMQ endpoints to bind, HTTP listen addresses, etcd members.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace eplbd {
+
+struct AddressCheck {
+  std::optional<std::string> problem;  // "must be ...": it is none
+  bool loopback = false;               // reachable from this machine alone
+};
+
+// tcp://HOST:PORT (HOST an IP address, * or a network interface; PORT a number, * for any free
+// one) or ipc://PATH.
+AddressCheck check_zmq_address(std::string_view address);
+
+// HOST:PORT, HOST an IPv4 address or an IPv6 one in brackets; port 0: any free one.
+AddressCheck check_http_address(std::string_view address);
+
+// [http://]HOST:PORT, HOST a name too.
+AddressCheck check_etcd_address(std::string_view address);
+
+}  // namespace eplbd
