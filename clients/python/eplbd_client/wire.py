@@ -192,8 +192,8 @@ def decode(payload: bytes) -> Union[Placement, Heartbeat, None]:
         raise WireError(f"no msgpack: {error}") from error
     if not isinstance(message, dict):
         raise WireError("no map")
-    if _take_uint(message, "v") not in (WIRE_VERSION, WIRE_VERSION - 1):
-        raise WireError(f"v: {message['v']}; this client reads up to {WIRE_VERSION}")
+    if _take_uint(message, "v") != WIRE_VERSION:
+        raise WireError(f"v: {message['v']}; this client reads {WIRE_VERSION}")
     kind = _take(message, "type", str)
     if kind == "placement":
         return _decode_placement(message)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A published placement is a wish until the group says that it runs it."""
+
+import time
+import unittest
+
+import numpy as np
+
+from harness import SHAPE, DaemonTest, eventually
+from workers import Follower, Publisher, initial_map, skewed_load, violations
+
+EXPERTS, GPUS = SHAPE["logical_experts"], SHAPE["gpus"]
+INITIAL = initial_map(**SHAPE)
+
+
+class ApplyProtocol(DaemonTest):
+    def begin(self, **changes):
+        self.subject = self.daemon(
+            **{"workers": {"timeout": "30s", "apply_timeout": "1s"}, **changes}
+        )
+        self.counter = Publisher(self.subject.counts, source="dp0").connected()
+        self.reporter = Publisher(self.subject.counts, source="head").connected()
+        self.follower = Follower(self.subject.placements, held=((0, 0), INITIAL))
+        for worker in (self.counter, self.reporter, self.follower):
+            self.addCleanup(worker.close)
+        self.report((0, 0), INITIAL, "idle")
+        self.load = skewed_load(1, **SHAPE)
+
+    def report(self, running, table, status, **keys):
+        self.reporter.running = self.counter.running = running
+        self.reporter.state(table, status, **keys)
+
+    def count(self):
+        self.counter.counts(self.load)
+
+    def update(self, timeout=10.0):
+        eventually(lambda: self.count() or self.follower.poll(0.02), "an update", timeout)
+        return self.follower.held
+
+    def verdict(self, name):
+        return self.subject.metrics().by_label("decisions_total", "verdict").get(name, 0)
+
+    def expect_verdict(self, name, timeout=5.0):
+        before = self.verdict(name)
+        eventually(lambda: self.count() or self.verdict(name) > before + 1, f"verdict {name}", timeout)
+
+    def wait_messages(self, identity, times, timeout=6.0):
+        def seen():
+            self.count()
+            self.follower.poll(0.05)
+            found = [m for m in self.follower.seen if (m["term"], m["version"]) == identity]
+            return len(found) >= times
+
+        eventually(seen, f"{identity} {times} times", timeout)
+
+    def test_applying_then_applied(self):
+        self.begin()
+        identity, table = self.update()
+        self.expect_verdict("applying")
+        self.report((0, 0), INITIAL, "applying", layers_done=2)
+        self.expect_verdict("applying")
+        self.assertEqual(self.subject.metrics()("apply_seconds_count"), 0)
+        self.report(identity, table, "applied", apply_seconds=0.75)
+        eventually(lambda: self.subject.metrics()("apply_seconds_count") == 1, "applied")
+        self.assertAlmostEqual(self.subject.metrics()("apply_seconds_sum"), 0.75)
+        self.assertEqual(self.subject.metrics()("apply_failures_total"), 0)
+
+    def test_nothing_is_decided_while_it_is_applied(self):
+        self.begin(workers={"timeout": "30s", "apply_timeout": "60s"})
+        self.update()
+        self.report((0, 0), INITIAL, "applying")
+        self.load = skewed_load(2, **SHAPE, sigma=0.9)
+        for _ in range(3):
+            self.expect_verdict("applying")
+        self.assertFalse(self.follower.poll(0))
+
+    def test_failed_is_held_then_published_again(self):
+        for status in ("failed", "refused"):
+            with self.subTest(status):
+                self.begin()
+                identity, table = self.update()
+                self.report((0, 0), INITIAL, status, error="out of memory on GPU 3")
+                self.expect_verdict("apply_failed")
+                self.assertEqual(self.subject.metrics()("apply_failures_total"), 1)
+                self.assertIn("out of memory on GPU 3", self.subject.log())
+                self.wait_messages(identity, 2)
+                again = [m for m in self.follower.seen if m["version"] == identity[1]]
+                self.assertEqual(again[0]["physical_to_logical"], again[1]["physical_to_logical"])
+                self.report(identity, table, "applied")
+                eventually(lambda: self.subject.metrics()("workers_behind") == 0 or self.count(), "")
+                before = table
+                self.load = skewed_load(22, **SHAPE, sigma=0.9)
+                following, table = self.update()
+                self.assertEqual(following, (identity[0], identity[1] + 1))
+                self.assertEqual(violations(table, EXPERTS, GPUS, before), [])
+
+    def test_not_applied_in_time_is_published_again_once_each_time(self):
+        self.begin()
+        identity, _ = self.update()
+        started = time.monotonic()
+        self.wait_messages(identity, 4)
+        self.assertAlmostEqual(time.monotonic() - started, 3.0, delta=0.8)
+        self.assertGreater(self.verdict("apply_failed"), 0)
+        self.assertEqual(self.subject.placement()[0], identity)
+
+    def test_another_map_is_adopted_and_planned_from(self):
+        self.begin()
+        identity, table = self.update()
+        self.report(identity, table, "applied")
+        # The group started anew from a file: a map that nobody published.
+        own = np.roll(INITIAL, 5, axis=1)
+        self.report((0, 0), own, "idle")
+        eventually(lambda: np.array_equal(self.subject.placement()[1], own), "adopted")
+        self.follower.held = self.follower.held[0], own
+        (term, version), following = self.update()
+        self.assertGreater((term, version), identity)
+        self.assertEqual(violations(following, EXPERTS, GPUS, own), [])
+
+    def test_a_report_above_what_we_know_starts_a_new_term(self):
+        self.begin()
+        future = int(time.time()) + 3600, 17
+        own = np.roll(INITIAL, 3, axis=1)
+        self.report(future, own, "idle")
+        eventually(lambda: np.array_equal(self.subject.placement()[1], own), "adopted")
+        self.follower.held = future, own
+        (term, version), table = self.update()
+        self.assertGreater(term, future[0])
+        self.assertEqual(version, 18)
+        self.assertEqual(violations(table, EXPERTS, GPUS, own), [])
+
+    def test_another_shape_is_a_topology_mismatch(self):
+        self.begin()
+        self.report((0, 0), initial_map(4, 32, 48), "idle", slots=48)
+        self.expect_verdict("topology_mismatch")
+        self.assertFalse(self.follower.poll(0))
+        self.report((0, 0), INITIAL, "idle")
+        self.update()
+
+    def test_counts_of_an_engine_that_runs_something_else_leave_it_behind(self):
+        self.begin()
+        identity, table = self.update()
+        self.report(identity, table, "applied")
+        self.counter.running = (0, 0)
+        eventually(lambda: self.count() or self.subject.metrics()("workers_behind") == 1, "behind")
+        self.counter.running = identity
+        eventually(lambda: self.count() or self.subject.metrics()("workers_behind") == 0, "level")
+
+    def test_modes(self):
+        self.begin(mode="shadow")
+        self.expect_verdict("would_update")
+        self.assertFalse(self.follower.poll(0.2))
+        self.assertEqual(self.subject.placement()[0], (0, 0))
+        self.subject.reload(mode="observe")
+        self.expect_verdict("observing")
+        self.subject.reload(mode="active")
+        self.update()
+
+    def test_too_few_tokens(self):
+        self.begin(trigger={"min_tokens": 10**9})
+        self.expect_verdict("too_few_tokens")
+        self.assertFalse(self.follower.poll(0))
+
+    def test_no_counts(self):
+        self.begin()
+        eventually(lambda: self.verdict("no_counts") > 2, "verdict no_counts")
+
+    def test_updates_per_hour(self):
+        self.begin(limits={"updates_per_hour": 1})
+        identity, table = self.update()
+        self.report(identity, table, "applied")
+        self.load = skewed_load(9, **SHAPE, sigma=0.9)
+        self.expect_verdict("rate_limited")
+        self.assertFalse(self.follower.poll(0))
+
+    def test_moves_are_limited(self):
+        self.begin(limits={"max_moves": 3, "max_moves_per_gpu": 1})
+        _, table = self.update()
+        moved = np.frombuffer(self.follower.message["moves"], "<i4").reshape(-1, 4)
+        self.assertLessEqual(len(moved), 3)
+        self.assertLessEqual(np.bincount(moved[:, 1] // 5).max(), 1)
+        self.assertEqual(violations(table, EXPERTS, GPUS, INITIAL), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
