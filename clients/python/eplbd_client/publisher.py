@@ -83,13 +83,14 @@ class CountsPublisher:
             new_gpu = None
             if gpu_tokens is not None and self._gpu_totals is not None:
                 new_gpu = _checked(gpu_tokens, self._gpu_totals.shape)
+            new_steps = int(steps)
+            named = None if running is None else PlacementId(*running)
             with self._lock:
-                if running is not None:
-                    self._running = PlacementId(*running)
+                self._running = named or self._running
                 _add(self._totals, new)
                 if new_gpu is not None and self._gpu_totals is not None:
                     _add(self._gpu_totals, new_gpu)
-                self._sender.put(self._message(int(steps)))
+                self._sender.put(self._message(new_steps))
             return True
         except Exception as error:  # an engine must not fail for its statistics
             self._sender.warn(f"counts of {self._source} dropped: {error}")
