@@ -1,93 +1,116 @@
-// Improves one layer of a placement by few slots at a time: exchanges between GPUs, and spare
-// replicas turned over to experts of full GPUs. What `incremental` is made of.
+// The search engine: one region of one layer (the experts that may lie there, its GPUs) as flat
+// arrays, and the neighbourhoods which lower the load of its fullest GPU. Replication and packing
+// are searched together: an exchange packs, a replacement turns a spare replica into another's.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include "core/topology.h"
+#include "core/random.h"
 
 namespace eplbd {
 
-struct SlotChange {
-  int32_t slot = 0;
-  int32_t expert = 0;
-};
-
-// One improvement: one slot turned over, or two exchanged.
-struct SearchStep {
-  SlotChange changes[2];
-  int32_t count = 0;
-  int32_t moves = 0;  // more than before, against the layer as it was given
-  double gain = 0;    // drop of the layer's smoothed peak, in mean GPU loads
+// A placement of one region, by which a search starts, stands and goes back.
+struct RegionState {
+  std::vector<int32_t> count;      // [experts] replicas
+  std::vector<double> share;       // [experts] tokens of one replica
+  std::vector<uint64_t> holders;   // [experts, words] GPUs as bits
+  std::vector<double> tokens;      // [gpus]
+  std::vector<int32_t> expert_at;  // [gpus, slots_per_gpu]
 };
 
 class LayerSearch {
  public:
-  // `grouped`: no expert group may come to lie on more nodes than before.
-  LayerSearch(const Topology& topology, std::span<const int32_t> gpus_down, bool grouped);
+  // Experts and GPUs are numbered from 0 within the region. `speeds` [gpus], all above 0.
+  // Requires: slots_per_gpu <= weights.size() <= slots_per_gpu * speeds.size().
+  void reset(std::span<const double> weights, std::span<const double> speeds,
+             int32_t slots_per_gpu);
 
-  // Takes one layer: slots [slots] and loads [logical_experts], which must stay alive. Empties the
-  // slots of GPUs that are down and second copies on a GPU, then fills every empty slot. False:
-  // some expert finds no place.
-  bool start(std::span<const int32_t> slot_to_expert, std::span<const double> loads);
+  // A first placement: spare replicas by water-filling, then the heaviest to the lightest GPU.
+  void construct();
 
-  double imbalance() const;  // max / mean GPU load
-  double mean_load() const { return mean_; }
-  std::span<const int32_t> slot_to_expert() const { return row_; }
+  // Or takes one as it is. Requires: valid, no expert twice on a GPU.
+  void load(std::span<const int32_t> expert_at);
 
-  // The best change by gain per move, already carried out; nothing when none gains at least
-  // `least_gain` per move.
-  std::optional<SearchStep> improve(double least_gain);
+  // Lowers the peak until it is at most `target` or no neighbour is better.
+  void descend(double target);
+
+  // One attempt to leave a local optimum: a few random changes around the fullest GPU, then
+  // descend(). Keeps the outcome unless the peak rose.
+  void attempt(double target, Random& random);
+
+  double peak() const;  // tokens / speed of the fullest GPU
+  std::span<const int32_t> expert_at() const { return state_.expert_at; }
+  const std::vector<int32_t>& counts() const { return state_.count; }
 
  private:
-  struct Candidate {
-    SlotChange changes[2];
-    int32_t count = 0;
-    int32_t moves = 0;
-    double potential = 0;
-    double merit = 0;
+  // The sums of every `size` slots of a GPU, ascending; kept until the GPU changes.
+  static constexpr int32_t kMaxSubset = 3;
+  struct Subset {
+    double sum = 0;
+    std::array<int16_t, kMaxSubset> slots{};  // within the GPU
+  };
+  struct SubsetList {
+    std::vector<Subset> subsets;
+    bool fresh = false;
+  };
+  struct Exchange {
+    double peak = 0;  // of the two GPUs, afterwards
+    int32_t gpu = -1;
+    int32_t size = 0;
+    Subset ours, theirs;
+  };
+  struct Replacement {
+    double peak = 0;  // of the GPUs that change, afterwards
+    int32_t slot = -1;
+    int32_t expert = -1;
   };
 
-  bool down(int32_t gpu) const { return speed_[gpu] == 0; }
   bool holds(int32_t gpu, int32_t expert) const {
-    return copies_[static_cast<size_t>(gpu) * experts_ + expert] > 0;
+    return (state_.holders[expert * words_ + (gpu >> 6)] >> (gpu & 63)) & 1;
   }
-  int32_t move_cost(int32_t slot, int32_t expert) const;
-  double share(int32_t expert) const { return load_[expert] / replicas_[expert]; }
-  double gpu_term(double gpu_load, int32_t gpu) const;
-  bool group_may_lie_on(int32_t expert, int32_t gpu) const;
-  void vacate(bool keep_duplicates);
-  bool fill();
-  void put(int32_t slot, int32_t expert);
-  void recount();
-  void weigh();
-  int32_t fullest_gpu() const;
-  void try_exchanges(int32_t gpu, double least_gain, Candidate& best) const;
-  void try_turnovers(int32_t gpu, double least_gain, Candidate& best) const;
-  double potential_after_turnover(int32_t slot, int32_t expert) const;
-  void consider(const Candidate& candidate, double least_gain, Candidate& best) const;
+  void flip(int32_t gpu, int32_t expert) {
+    state_.holders[expert * words_ + (gpu >> 6)] ^= uint64_t{1} << (gpu & 63);
+  }
+  template <typename Visit>
+  void for_each_holder(int32_t expert, Visit visit) const;
+  double time(int32_t gpu) const { return state_.tokens[gpu] * inverse_speed_[gpu]; }
+  int32_t slot_of(int32_t gpu, int32_t expert) const;
 
-  const Topology& topology_;
-  const bool grouped_;
-  const int32_t experts_;
-  const int32_t width_;                // slots of a GPU
-  std::vector<double> speed_;          // [gpus] 0: down
-  std::vector<int32_t> base_;          // [slots] the layer as given
-  std::vector<int32_t> row_;           // [slots] now
-  std::vector<double> load_;           // [experts] in mean GPU loads
-  std::vector<int32_t> replicas_;      // [experts]
-  std::vector<int32_t> copies_;        // [gpus, experts] now
-  std::vector<int32_t> base_copies_;   // [gpus, experts] as given
-  std::vector<double> gpu_load_;       // [gpus] load / speed, in mean GPU loads
-  std::vector<int32_t> on_node_;       // [groups, nodes] slots of a group on a node
-  std::vector<int32_t> spread_;        // [groups] nodes it may lie on
-  mutable std::vector<double> shift_;  // [gpus] scratch of a turnover
-  double mean_ = 0;
-  double potential_ = 0;
+  void fill_water();
+  int32_t lightest_with_room(int32_t expert) const;
+  int32_t make_room(int32_t expert);
+  void put(int32_t gpu, int32_t expert);
+
+  int32_t fullest() const;
+  bool exchange(int32_t gpu, int32_t size, double target);
+  void find_exchange_of_one(int32_t gpu, int32_t other, Exchange& best) const;
+  void find_exchange(int32_t gpu, int32_t other, int32_t size, Exchange& best);
+  bool may_exchange(int32_t gpu, int32_t other, int32_t size, const Subset& ours,
+                    const Subset& theirs) const;
+  bool replace(int32_t gpu);
+  void find_replacement_on(int32_t gpu, int32_t expert, double others, Replacement& best) const;
+  void find_replacement_for(int32_t gpu, int32_t other, int32_t expert, Replacement& best) const;
+  const std::vector<Subset>& subsets(int32_t gpu, int32_t size);
+  void swap_slots(int32_t slot, int32_t other);
+  void replace_at(int32_t slot, int32_t expert);
+  void touch(int32_t gpu);
+  void refresh_tokens();
+  void kick(int32_t gpu, Random& random);
+
+  int32_t experts_ = 0, gpus_ = 0, slots_per_gpu_ = 0;
+  size_t words_ = 0;
+  std::vector<double> weight_;                 // [experts]
+  std::vector<double> speed_, inverse_speed_;  // [gpus]
+  int32_t largest_subset_ = 0;
+  RegionState state_, saved_;
+  std::vector<int32_t> filled_;  // [gpus], while constructing
+  std::vector<std::pair<double, int32_t>> order_;
+  std::array<std::vector<SubsetList>, kMaxSubset + 1> lists_;  // [size][gpus]
 };
 
 }  // namespace eplbd

@@ -1,0 +1,121 @@
+// How LayerSearch builds its first placement.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <limits>
+
+#include "core/layer_search.h"
+
+namespace eplbd {
+
+void LayerSearch::construct() {
+  fill_water();
+  order_.clear();
+  for (int32_t expert = 0; expert < experts_; ++expert) {
+    order_.emplace_back(-state_.share[expert], expert);
+  }
+  std::sort(order_.begin(), order_.end());
+  state_.holders.assign(experts_ * words_, 0);
+  state_.tokens.assign(static_cast<size_t>(gpus_), 0.0);
+  state_.expert_at.assign(static_cast<size_t>(gpus_) * slots_per_gpu_, -1);
+  filled_.assign(static_cast<size_t>(gpus_), 0);
+  for (const auto& [negative_share, expert] : order_) {
+    for (int32_t i = 0; i < state_.count[expert]; ++i) {
+      const int32_t gpu = lightest_with_room(expert);
+      put(gpu >= 0 ? gpu : make_room(expert), expert);
+    }
+  }
+  for (int32_t gpu = 0; gpu < gpus_; ++gpu) touch(gpu);
+}
+
+void LayerSearch::load(std::span<const int32_t> expert_at) {
+  state_.count.assign(static_cast<size_t>(experts_), 0);
+  for (const int32_t expert : expert_at) ++state_.count[expert];
+  state_.share.resize(static_cast<size_t>(experts_));
+  for (int32_t expert = 0; expert < experts_; ++expert) {
+    state_.share[expert] = weight_[expert] / state_.count[expert];
+  }
+  state_.holders.assign(experts_ * words_, 0);
+  state_.tokens.assign(static_cast<size_t>(gpus_), 0.0);
+  state_.expert_at.assign(expert_at.size(), -1);
+  filled_.assign(static_cast<size_t>(gpus_), 0);
+  for (size_t slot = 0; slot < expert_at.size(); ++slot) {
+    put(static_cast<int32_t>(slot) / slots_per_gpu_, expert_at[slot]);
+  }
+  for (int32_t gpu = 0; gpu < gpus_; ++gpu) touch(gpu);
+}
+
+// Each spare slot to the expert whose replicas carry most: the least possible load of the heaviest
+// replica. An expert has at most one replica a GPU.
+void LayerSearch::fill_water() {
+  state_.count.assign(static_cast<size_t>(experts_), 1);
+  state_.share = weight_;
+  order_.clear();
+  for (int32_t expert = 0; expert < experts_; ++expert) {
+    order_.emplace_back(weight_[expert], -expert);
+  }
+  std::make_heap(order_.begin(), order_.end());
+  for (int32_t spare = gpus_ * slots_per_gpu_ - experts_; spare > 0;) {
+    std::pop_heap(order_.begin(), order_.end());
+    auto& [share, negative_expert] = order_.back();
+    const int32_t expert = -negative_expert;
+    if (state_.count[expert] == gpus_) {
+      order_.pop_back();
+      continue;
+    }
+    --spare;
+    ++state_.count[expert];
+    share = weight_[expert] / state_.count[expert];
+    state_.share[expert] = share;
+    std::push_heap(order_.begin(), order_.end());
+  }
+}
+
+// -1: every GPU with room holds the expert already.
+int32_t LayerSearch::lightest_with_room(int32_t expert) const {
+  int32_t lightest = -1;
+  double least = std::numeric_limits<double>::infinity();
+  for (int32_t gpu = 0; gpu < gpus_; ++gpu) {
+    const double after = (state_.tokens[gpu] + state_.share[expert]) * inverse_speed_[gpu];
+    if (after >= least || filled_[gpu] == slots_per_gpu_ || holds(gpu, expert)) continue;
+    least = after;
+    lightest = gpu;
+  }
+  return lightest;
+}
+
+// A full GPU without the expert passes one of its own to a GPU with room that lacks that one.
+// There is one: the GPU with room has fewer experts, and this expert has at most one slot a GPU.
+int32_t LayerSearch::make_room(int32_t expert) {
+  const auto room = static_cast<int32_t>(
+      std::find_if(filled_.begin(), filled_.end(), [&](int32_t n) { return n < slots_per_gpu_; }) -
+      filled_.begin());
+  int32_t passed = -1;
+  double least = std::numeric_limits<double>::infinity();
+  for (int32_t slot = 0; slot < gpus_ * slots_per_gpu_; ++slot) {
+    const int32_t gpu = slot / slots_per_gpu_;
+    const int32_t other = state_.expert_at[slot];
+    if (other < 0 || holds(gpu, expert) || holds(room, other)) continue;
+    const double given = state_.share[other];
+    const double peak =
+        std::max((state_.tokens[gpu] + state_.share[expert] - given) * inverse_speed_[gpu],
+                 (state_.tokens[room] + given) * inverse_speed_[room]);
+    if (peak >= least) continue;
+    least = peak;
+    passed = slot;
+  }
+  const int32_t gpu = passed / slots_per_gpu_;
+  const int32_t other = state_.expert_at[passed];
+  flip(gpu, other);
+  state_.tokens[gpu] -= state_.share[other];
+  state_.expert_at[passed] = state_.expert_at[gpu * slots_per_gpu_ + --filled_[gpu]];
+  put(room, other);
+  return gpu;
+}
+
+void LayerSearch::put(int32_t gpu, int32_t expert) {
+  state_.expert_at[gpu * slots_per_gpu_ + filled_[gpu]++] = expert;
+  state_.tokens[gpu] += state_.share[expert];
+  flip(gpu, expert);
+}
+
+}  // namespace eplbd
