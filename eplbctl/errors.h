@@ -1,0 +1,14 @@
+// How commands fail: exit 0 done, 1 refused or failed (any exception), 2 usage (this one).
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdexcept>
+
+namespace eplbd {
+
+// The command line asks for something impossible.
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+}  // namespace eplbd
