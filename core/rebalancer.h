@@ -124,6 +124,7 @@ class Rebalancer {
   const RebalancerOptions& options() const { return options_; }
   Mode mode() const { return mode_.value_or(options_.mode); }
   bool paused(Now now) const;
+  double paused_until() const { return paused_until_unix_seconds_; }  // 0: until resumed
   const GroupState& group() const { return group_; }
   const SourceTable& sources() const { return sources_; }
   int32_t live_sources(Now now) const;

@@ -40,10 +40,14 @@ class Control {
   // `reload` reads the file again; what it returns is why it was refused, or empty.
   Control(Deployment& deployment, std::function<std::string()> reload);
 
-  // True when the path is one of the above: it is answered, now or later.
+  // True when the path is an order's: it is answered, now or later.
   bool handle(const HttpRequest& request, const HttpRespond& respond);
 
  private:
+  bool dispatch(const HttpRequest& request, const HttpRespond& respond);
+  void order_gpu(const HttpRequest& request, const HttpRespond& respond);
+  void reload(const HttpRequest& request, const HttpRespond& respond);
+
   Deployment& deployment_;
   std::function<std::string()> reload_;
 };

@@ -63,7 +63,8 @@ struct CountsSubscriber::Impl {
     } else if (frames[0].to_string_view() != topic) {
       handler.rejected(RejectReason::wrong_topic, property(last, "Peer-Address"));
     } else {
-      handler.message({bytes_of(frames[1]), bytes_of(frames[2]), property(last, "User-Id"), bytes});
+      handler.message({bytes_of(frames[1]), bytes_of(frames[2]), property(last, "User-Id"),
+                       property(last, "Peer-Address"), bytes});
     }
   }
 

@@ -27,6 +27,7 @@ struct CountsMessage {
   std::span<const std::byte> sequence;
   std::span<const std::byte> payload;
   std::string_view user_id;  // of the CURVE key it came under; empty without CURVE
+  std::string_view peer;     // its address
   size_t bytes = 0;          // of all frames
 };
 

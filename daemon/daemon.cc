@@ -1,1 +1,333 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "daemon/daemon.h"
+
+#include <fmt/format.h>
+#include <systemd/sd-daemon.h>
+#include <zmq.h>
+
+#include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <csignal>
+#include <stdexcept>
+#include <variant>
+
+#include "daemon/clock.h"
+#include "daemon/control.h"
+#include "daemon/counts_subscriber.h"
+#include "daemon/curve_server.h"
+#include "daemon/deployment.h"
+#include "daemon/http_routes.h"
+#include "daemon/http_server.h"
+#include "daemon/log.h"
+#include "daemon/placement_publisher.h"
+#include "daemon/state_file.h"
+#include "daemon/state_saver.h"
+#include "daemon/version.h"
+#include "daemon/wire.h"
+
+namespace eplbd {
+namespace {
+
+namespace asio = boost::asio;
+using ErrorCode = boost::system::error_code;
+
+constexpr auto kHeartbeatInterval = std::chrono::seconds(1);
+constexpr size_t kControlBodyBytes = 16 << 20;  // an imported placement
+
+// The context of all ZeroMQ sockets: made before them, ended after them.
+class ZmqContext {
+ public:
+  ZmqContext() : context_(zmq_ctx_new()) {
+    if (context_ == nullptr) throw std::runtime_error(zmq_strerror(zmq_errno()));
+  }
+  ~ZmqContext() { zmq_ctx_term(context_); }
+  ZmqContext(const ZmqContext&) = delete;
+  ZmqContext& operator=(const ZmqContext&) = delete;
+  void* get() const { return context_; }
+
+ private:
+  void* context_;
+};
+
+HttpLimits control_limits() {
+  HttpLimits limits;
+  limits.body_bytes = kControlBodyBytes;
+  return limits;
+}
+
+uint64_t monotonic_microseconds() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
+}
+
+}  // namespace
+
+// Members in the order in which they need each other; they end in the reverse one.
+struct Daemon::Impl {
+  Impl(const Config& start_config, std::string file);
+
+  // ---- Start ----
+  std::optional<RebalancerState> recover();
+  CountsHandler counts_handler();
+  void take(const CountsMessage& message);
+  void listen();
+
+  // ---- Life ----
+  void start();
+  void await_signal();
+  void await_tick();
+  void await_heartbeat();
+  void notify_status();
+  void answer(const HttpRequest& request, const HttpRespond& respond, bool with_orders);
+  std::string reload();  // why it was refused, or empty
+  void stop();
+
+  Config config;
+  std::string config_file;
+  StateFile state_file;
+  asio::io_context io;
+  ZmqContext zmq;
+  Metrics metrics;
+  std::unique_ptr<CurveServer> curve;
+  std::unique_ptr<PlacementPublisher> publisher;
+  std::unique_ptr<StateSaver> saver;
+  std::unique_ptr<Deployment> deployment;
+  std::unique_ptr<CountsSubscriber> subscriber;
+  std::unique_ptr<HttpRoutes> routes;
+  std::unique_ptr<Control> control;
+  std::unique_ptr<HttpServer> http;
+  std::unique_ptr<HttpServer> control_http;
+  asio::steady_timer tick_timer;
+  asio::steady_timer heartbeat_timer;
+  asio::signal_set signals;
+  uint16_t http_port = 0;
+  std::string control_path;
+  bool stopping = false;
+};
+
+Daemon::Impl::Impl(const Config& start_config, std::string file)
+    : config(start_config),
+      config_file(std::move(file)),
+      state_file(state_directory_of(config), config.deployment, config.topology),
+      metrics(config.deployment, config.topology, kProgramVersion),
+      tick_timer(io),
+      heartbeat_timer(io),
+      signals(io, SIGTERM, SIGINT, SIGHUP) {
+  auto recovered = recover();
+  if (!config.security.curve_secret_key.empty()) {
+    curve = std::make_unique<CurveServer>(
+        io, zmq.get(), config.security.curve_secret_key, config.security.authorized_keys,
+        [this](std::string_view peer) {
+          metrics.rejected(RejectReason::unauthorized);
+          deployment->reject(RejectReason::unauthorized, "", peer);
+        });
+  }
+  publisher = std::make_unique<PlacementPublisher>(
+      io, zmq.get(), config.deployment, config.endpoints.placements_bind, curve.get(),
+      PublisherHandler{[this] { metrics.published_again(); },
+                       [this] { metrics.rejected(RejectReason::unauthorized); }});
+  saver = std::make_unique<StateSaver>(io, state_file);
+  deployment = std::make_unique<Deployment>(config.deployment, config.topology, config.rebalancer,
+                                            std::move(recovered), *publisher, *saver, metrics);
+  subscriber = std::make_unique<CountsSubscriber>(io, zmq.get(), config.deployment,
+                                                  config.endpoints.counts_bind, curve.get(),
+                                                  counts_handler());
+  routes = std::make_unique<HttpRoutes>(*deployment, [this] { return !stopping; });
+  control = std::make_unique<Control>(*deployment, [this] { return reload(); });
+  listen();
+}
+
+std::optional<RebalancerState> Daemon::Impl::recover() {
+  StateFile::Recovered recovered = state_file.recover();
+  for (const std::string& note : recovered.notes) log(LogLevel::warning, note);
+  if (recovered.state) {
+    const PlacementId id = recovered.state->published.id;
+    log(LogLevel::info, fmt::format("recovered placement {}.{} from {}", id.term, id.version,
+                                    state_file.directory()));
+  } else {
+    log(LogLevel::info,
+        fmt::format("no state in {}: asking what workers run", state_file.directory()));
+  }
+  return std::move(recovered.state);
+}
+
+CountsHandler Daemon::Impl::counts_handler() {
+  CountsHandler handler;
+  handler.message = [this](const CountsMessage& message) { take(message); };
+  handler.rejected = [this](RejectReason reason, std::string_view peer) {
+    metrics.rejected(reason);
+    deployment->reject(reason, "", peer);
+  };
+  handler.connection_ended = [this] { metrics.counts_connection_ended(); };
+  return handler;
+}
+
+void Daemon::Impl::take(const CountsMessage& message) {
+  const auto reject = [&](RejectReason reason, std::string_view source) {
+    metrics.rejected(reason);
+    deployment->reject(reason, source, message.peer);
+  };
+  const WorkerMessage decoded =
+      decode_worker_message(message.sequence, message.payload, config.topology);
+  if (const auto* reason = std::get_if<RejectReason>(&decoded)) return reject(*reason, "");
+  const auto* counts = std::get_if<CountsReport>(&decoded);
+  const auto* state = std::get_if<StateReport>(&decoded);
+  const std::string_view source = counts != nullptr ? counts->source : state->source;
+  if (curve && !curve->may_speak(message.user_id, source)) {
+    return reject(RejectReason::unauthorized, source);
+  }
+  if (counts != nullptr) {
+    deployment->take(*counts, message.bytes);
+  } else {
+    deployment->take(*state);
+  }
+}
+
+void Daemon::Impl::listen() {
+  http = std::make_unique<HttpServer>(io, [this](HttpRequest request, const HttpRespond& respond) {
+    answer(request, respond, false);
+  });
+  http_port = http->listen_tcp(config.http.listen);
+  control_path = control_socket_of(config);
+  control_http = std::make_unique<HttpServer>(
+      io,
+      [this](HttpRequest request, const HttpRespond& respond) { answer(request, respond, true); },
+      control_limits());
+  control_http->listen_unix(control_path, "eplbd");
+}
+
+void Daemon::Impl::answer(const HttpRequest& request, const HttpRespond& respond,
+                          bool with_orders) {
+  if (with_orders && control->handle(request, respond)) return;
+  respond(routes->handle(request));
+}
+
+void Daemon::Impl::start() {
+  await_signal();
+  await_tick();
+  await_heartbeat();
+  deployment->heartbeat();
+  log(LogLevel::info,
+      fmt::format("eplbd {} serves {}: counts on {}, placements on {}, http on port {}, control on "
+                  "{}",
+                  kProgramVersion, config.deployment, fmt::join(subscriber->endpoints(), " "),
+                  fmt::join(publisher->endpoints(), " "), http_port, control_path));
+  sd_notify(0, "READY=1");
+  notify_status();
+}
+
+void Daemon::Impl::await_signal() {
+  signals.async_wait([this](const ErrorCode& error, int signal) {
+    if (error) return;
+    if (signal != SIGHUP) return stop();
+    reload();
+    await_signal();
+  });
+}
+
+// From the previous expiry on, so that the period does not stretch; after a stall it does not
+// catch up.
+void Daemon::Impl::await_tick() {
+  const auto interval = config.rebalancer.trigger.interval;
+  const auto now = std::chrono::steady_clock::now();
+  tick_timer.expires_at(std::max(tick_timer.expiry() + interval, now));
+  tick_timer.async_wait([this](const ErrorCode& error) {
+    if (error || stopping) return;
+    deployment->tick();
+    await_tick();
+  });
+}
+
+// systemd's watchdog is fed from here: a loop that is stuck does not.
+void Daemon::Impl::await_heartbeat() {
+  heartbeat_timer.expires_after(kHeartbeatInterval);
+  heartbeat_timer.async_wait([this](const ErrorCode& error) {
+    if (error || stopping) return;
+    deployment->heartbeat();
+    sd_notify(0, "WATCHDOG=1");
+    notify_status();
+    await_heartbeat();
+  });
+}
+
+void Daemon::Impl::notify_status() {
+  const Now now = read_clock();
+  const Rebalancer& rebalancer = deployment->rebalancer();
+  const PlacementId id = rebalancer.group().published().id;
+  const auto& samples = deployment->journal().samples();
+  const std::string imbalance =
+      samples.empty() ? "no counts" : fmt::format("imbalance {:.3f}", samples.back().imbalance);
+  sd_notify(0, fmt::format("STATUS={}: placement {}.{}, {}, {} workers{}",
+                           to_string(rebalancer.mode()), id.term, id.version, imbalance,
+                           rebalancer.live_sources(now), rebalancer.paused(now) ? ", paused" : "")
+                   .c_str());
+}
+
+std::string Daemon::Impl::reload() {
+  sd_notify(0, fmt::format("RELOADING=1\nMONOTONIC_USEC={}", monotonic_microseconds()).c_str());
+  std::string refused;
+  try {
+    Config next = read_config(config_file);
+    const std::vector<std::string> fixed = unreloadable_changes(config, next);
+    if (!fixed.empty()) {
+      refused = fmt::format("{}: a reload cannot change {}: restart for that", config_file,
+                            fmt::join(fixed, ", "));
+    } else {
+      if (curve) curve->reload();
+      config = std::move(next);
+      deployment->set_options(config.rebalancer);
+      set_up_logging(config.log);
+    }
+  } catch (const std::exception& error) {
+    refused = error.what();
+  }
+  metrics.reloaded(refused.empty());
+  if (refused.empty()) {
+    log(LogLevel::info, "reloaded " + config_file);
+  } else {
+    log(LogLevel::error, "not reloaded, the old configuration stays: " + refused);
+  }
+  sd_notify(0, "READY=1");
+  return refused;
+}
+
+void Daemon::Impl::stop() {
+  if (stopping) return;
+  stopping = true;
+  sd_notify(0, "STOPPING=1");
+  log(LogLevel::info, "stopping");
+  ErrorCode ignored;
+  signals.cancel(ignored);
+  tick_timer.cancel();
+  heartbeat_timer.cancel();
+  http->stop();
+  control_http->stop();
+  io.stop();
+}
+
+Daemon::Daemon(const Config& config, std::string config_file)
+    : impl_(std::make_unique<Impl>(config, std::move(config_file))) {}
+
+Daemon::~Daemon() = default;
+
+void Daemon::run() {
+  impl_->start();
+  impl_->io.run();
+}
+
+void Daemon::stop() {
+  asio::post(impl_->io, [impl = impl_.get()] { impl->stop(); });
+}
+
+std::vector<std::string> Daemon::counts_endpoints() const { return impl_->subscriber->endpoints(); }
+std::vector<std::string> Daemon::placements_endpoints() const {
+  return impl_->publisher->endpoints();
+}
+uint16_t Daemon::http_port() const { return impl_->http_port; }
+const std::string& Daemon::control_socket() const { return impl_->control_path; }
+
+}  // namespace eplbd

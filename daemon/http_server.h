@@ -36,6 +36,8 @@ struct HttpResponse {
   std::string allow;  // of a 405: the methods
 };
 
+HttpResponse text_response(int status, std::string text);
+
 using HttpRespond = std::function<void(HttpResponse)>;
 // Called on the loop; answers then or later, once. The server outlives no answer: one that comes
 // after the client is gone is dropped.

@@ -1,1 +1,230 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "daemon/status_json.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/imbalance.h"
+#include "daemon/version.h"
+
+namespace eplbd {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kMovesShown = 512;  // of an update
+
+// For people and plots: four digits after the point are plenty, and a third of the bytes.
+double rounded(double value) { return std::round(value * 1e4) / 1e4; }
+
+Json number_or_null(double value) { return value > 0 ? Json(value) : Json(nullptr); }
+
+Json rounded_list(std::span<const double> values) {
+  Json list = Json::array();
+  for (const double value : values) list.push_back(rounded(value));
+  return list;
+}
+
+Json layer_ids(const Topology& topology) {
+  Json list = Json::array();
+  for (int32_t layer = 0; layer < topology.layers; ++layer)
+    list.push_back(topology.layer_id(layer));
+  return list;
+}
+
+Json topology_json(const Topology& topology) {
+  return {{"layers", topology.layers},       {"logical_experts", topology.logical_experts},
+          {"slots", topology.slots},         {"gpus", topology.gpus},
+          {"nodes", topology.nodes},         {"groups", topology.groups},
+          {"layer_ids", layer_ids(topology)}};
+}
+
+Json placement_summary(const GroupState& group) {
+  const PlacementUpdate& published = group.published();
+  return {{"term", published.id.term},
+          {"version", published.id.version},
+          {"ts", number_or_null(published.unix_seconds)},
+          {"reason", to_string(published.reason)},
+          {"applied", !group.pending()},
+          {"running", {{"term", group.running().term}, {"version", group.running().version}}}};
+}
+
+Json layer_gpu_ratio(const Topology& topology, std::span<const double> loads) {
+  Json rows = Json::array();
+  const auto gpus = static_cast<size_t>(topology.gpus);
+  for (size_t first = 0; first < loads.size(); first += gpus) {
+    const auto row = loads.subspan(first, gpus);
+    double sum = 0;
+    for (const double load : row) sum += load;
+    Json ratios = Json::array();
+    for (const double load : row) ratios.push_back(sum > 0 ? rounded(load * gpus / sum) : 0.0);
+    rows.push_back(std::move(ratios));
+  }
+  return rows;
+}
+
+Json decisions_json(const Journal& journal) {
+  Json list = Json::array();
+  for (const JournalDecision& entry : journal.decisions()) {
+    const Decision& decision = entry.latest;
+    list.push_back({{"verdict", to_string(decision.verdict)},
+                    {"detail", decision.detail},
+                    {"since", entry.since},
+                    {"ts", entry.ts},
+                    {"times", entry.times},
+                    {"imbalance", number_or_null(decision.imbalance)},
+                    {"imbalance_after", number_or_null(decision.imbalance_after)},
+                    {"moves", decision.moves}});
+  }
+  return list;
+}
+
+Json moved_json(const Topology& topology, const PlacementUpdate& update) {
+  Json list = Json::array();
+  for (size_t i = 0; i < std::min(update.moves.size(), kMovesShown); ++i) {
+    const Move& move = update.moves[i];
+    const int32_t from = move.source_slot < 0 ? -1 : topology.gpu_of(move.source_slot);
+    list.push_back({topology.layer_id(move.layer), move.expert, from, topology.gpu_of(move.slot)});
+  }
+  return list;
+}
+
+Json updates_json(const Topology& topology, const Journal& journal) {
+  Json list = Json::array();
+  for (const PlacementUpdate& update : journal.updates()) {
+    list.push_back({{"term", update.id.term},
+                    {"version", update.id.version},
+                    {"ts", update.unix_seconds},
+                    {"reason", to_string(update.reason)},
+                    {"imbalance_before", number_or_null(update.imbalance_before)},
+                    {"imbalance_after", number_or_null(update.imbalance_after)},
+                    {"changed_layers", update.changed_layers.size()},
+                    {"moves", update.moves.size()},
+                    {"moved", moved_json(topology, update)}});
+  }
+  return list;
+}
+
+Json workers_json(const Rebalancer& rebalancer, Now now) {
+  const SourceTable& table = rebalancer.sources();
+  const PlacementId newest = rebalancer.group().published().id;
+  std::vector<const SourceTable::Map::value_type*> sources;
+  for (const auto& entry : table.sources()) {
+    if (entry.second.counts.heard) sources.push_back(&entry);
+  }
+  std::sort(sources.begin(), sources.end(),
+            [](const auto* a, const auto* b) { return a->first < b->first; });
+  Json list = Json::array();
+  for (const auto* entry : sources) {
+    const Source& source = entry->second;
+    const bool live = table.live(source, now.steady);
+    list.push_back({{"source", entry->first},
+                    {"live", live},
+                    {"behind", live && source.running != newest},
+                    {"term", source.running.term},
+                    {"version", source.running.version},
+                    {"heard_seconds_ago", rounded(to_seconds(now.steady - source.counts.at))},
+                    {"messages", source.messages},
+                    {"lost", source.lost}});
+  }
+  return list;
+}
+
+Json group_json(const Deployment& deployment) {
+  const auto& report = deployment.group_report();
+  if (!report) return nullptr;
+  return {{"source", report->source},
+          {"status", to_string(report->status)},
+          {"layers_done", report->layers_done < 0 ? Json(nullptr) : Json(report->layers_done)},
+          {"error", report->error.empty() ? Json(nullptr) : Json(report->error)},
+          {"term", report->running.term},
+          {"version", report->running.version}};
+}
+
+Json history_json(const Journal& journal) {
+  Json list = Json::array();
+  for (const JournalSample& sample : journal.samples()) {
+    list.push_back({std::round(sample.ts * 1e3) / 1e3, rounded(sample.imbalance),
+                    rounded(sample.imbalance_initial)});
+  }
+  return list;
+}
+
+// Texts of workers may hold anything.
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+void add_balance(Json& json, const Deployment& deployment, const Snapshot& snap, Now now) {
+  const Rebalancer& rebalancer = deployment.rebalancer();
+  json["imbalance"] = number_or_null(snap.imbalance);
+  json["balancedness"] = number_or_null(snap.imbalance > 0 ? 1 / snap.imbalance : 0);
+  json["imbalance_initial"] = number_or_null(snap.imbalance_initial);
+  json["imbalance_measured"] = number_or_null(snap.imbalance_measured);
+  json["imbalance_floor"] = number_or_null(snap.imbalance_floor);
+  json["imbalance_threshold"] = snap.imbalance_threshold;
+  json["gain_realised"] = snap.gain_realised ? Json(*snap.gain_realised) : Json(nullptr);
+  json["tokens"] = rebalancer.tokens(now);
+  json["half_life_seconds"] = snap.window_half_life_seconds;
+  json["layer_imbalance"] = rounded_list(snap.layer_imbalance);
+  json["gpu_load_ratio"] = rounded_list(snap.gpu_load_ratio);
+  const std::vector<double> loads =
+      gpu_loads(rebalancer.topology(), rebalancer.group().in_force(), rebalancer.loads(now));
+  json["layer_gpu_load_ratio"] = layer_gpu_ratio(rebalancer.topology(), loads);
+}
+
+}  // namespace
+
+std::string status_json(const Deployment& deployment, Now now) {
+  const Rebalancer& rebalancer = deployment.rebalancer();
+  const Snapshot snap = deployment.snapshot(now);
+  const std::vector<std::string> problems = deployment.problems(now);
+  const double paused_until = rebalancer.paused_until();
+  Json json;
+  json["deployment"] = deployment.name();
+  json["program_version"] = kProgramVersion;
+  json["ts"] = now.unix_seconds;
+  json["started"] = deployment.started();
+  json["mode"] = to_string(snap.mode);
+  json["paused"] = snap.paused;
+  json["paused_until"] = snap.paused ? number_or_null(paused_until) : Json(nullptr);
+  json["leader"] = snap.leader;
+  json["healthy"] = problems.empty();
+  json["problems"] = problems;
+  json["topology"] = topology_json(rebalancer.topology());
+  json["placement"] = placement_summary(rebalancer.group());
+  json["gpus_down"] = rebalancer.gpus_down();
+  add_balance(json, deployment, snap, now);
+  json["history"] = history_json(deployment.journal());
+  json["decisions"] = decisions_json(deployment.journal());
+  json["updates"] = updates_json(rebalancer.topology(), deployment.journal());
+  json["workers"] = workers_json(rebalancer, now);
+  json["group"] = group_json(deployment);
+  return dump(json);
+}
+
+std::string placement_json(const std::string& deployment, const Topology& topology,
+                           const PlacementUpdate& update) {
+  Json map = Json::array();
+  for (int32_t layer = 0; layer < topology.layers; ++layer) {
+    const auto row = update.placement.layer(layer);
+    map.push_back(std::vector<int32_t>(row.begin(), row.end()));
+  }
+  Json json;
+  json["deployment"] = deployment;
+  json["term"] = update.id.term;
+  json["version"] = update.id.version;
+  json["layers"] = topology.layers;
+  json["logical_experts"] = topology.logical_experts;
+  json["slots"] = topology.slots;
+  json["gpus"] = topology.gpus;
+  json["layer_ids"] = layer_ids(topology);
+  json["physical_to_logical_map"] = std::move(map);
+  json["gpus_down"] = update.gpus_down;
+  json["reason"] = to_string(update.reason);
+  json["ts"] = number_or_null(update.unix_seconds);
+  return dump(json);
+}
+
+}  // namespace eplbd

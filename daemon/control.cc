@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/control.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <stdexcept>
+
+namespace eplbd {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+HttpResponse json_response(int status, const Json& json) {
+  HttpResponse response;
+  response.status = status;
+  response.body = json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return response;
+}
+
+HttpResponse failed(int status, const std::string& detail) {
+  return json_response(status, {{"done", false}, {"detail", detail}});
+}
+
+Json map_json(const PlacementUpdate& update) {
+  Json map = Json::array();
+  for (int32_t layer = 0; layer < update.placement.layers(); ++layer) {
+    const auto row = update.placement.layer(layer);
+    map.push_back(std::vector<int32_t>(row.begin(), row.end()));
+  }
+  return map;
+}
+
+HttpResponse result_response(const OrderResult& result, bool with_map) {
+  Json json = {{"done", result.status == OrderResult::Status::done}, {"detail", result.detail}};
+  if (result.decision && result.decision->update) {
+    const PlacementUpdate& update = *result.decision->update;
+    json["term"] = update.id.term;
+    json["version"] = update.id.version;
+    json["reason"] = to_string(update.reason);
+    json["moves"] = result.decision->moves;
+    json["worst_gpu_moves"] = result.decision->worst_gpu_moves;
+    json["layers_changed"] = update.changed_layers.size();
+    json["imbalance_before"] = update.imbalance_before;
+    json["imbalance_after"] = update.imbalance_after;
+    if (with_map) json["physical_to_logical_map"] = map_json(update);
+  }
+  switch (result.status) {
+    case OrderResult::Status::done:
+      return json_response(200, json);
+    case OrderResult::Status::refused:
+      return json_response(409, json);
+    case OrderResult::Status::not_saved:
+      return json_response(503, json);
+  }
+  return failed(500, "no such status");
+}
+
+OrderDone answer(const HttpRespond& respond, bool with_map = false) {
+  return [respond, with_map](const OrderResult& result) {
+    respond(result_response(result, with_map));
+  };
+}
+
+// The body as an object in which only `keys` stand. Throws what is wrong with it.
+Json parse_body(const std::string& body, std::initializer_list<std::string_view> keys) {
+  if (body.empty()) return Json::object();
+  Json json = Json::parse(body, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) throw std::runtime_error("the body must be a JSON object");
+  for (const auto& [key, value] : json.items()) {
+    if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
+      throw std::runtime_error("unknown key " + key);
+    }
+  }
+  return json;
+}
+
+bool absent(const Json& json, const char* key) {
+  return !json.contains(key) || json[key].is_null();
+}
+
+std::optional<double> pause_seconds(const Json& json) {
+  if (absent(json, "seconds")) return std::nullopt;
+  const double seconds = json["seconds"].is_number() ? json["seconds"].get<double>() : 0;
+  if (!(seconds > 0) || seconds > 10 * 365 * 86400.0) {
+    throw std::runtime_error("seconds must be a number above 0 and below ten years");
+  }
+  return seconds;
+}
+
+std::optional<Mode> mode_of(const Json& json) {
+  if (absent(json, "mode")) return std::nullopt;
+  const auto mode =
+      json["mode"].is_string() ? mode_from(json["mode"].get<std::string>()) : std::nullopt;
+  if (!mode) throw std::runtime_error("mode must be observe, shadow, active or null");
+  return mode;
+}
+
+std::optional<uint64_t> version_of(const Json& json) {
+  if (absent(json, "version")) return std::nullopt;
+  if (!json["version"].is_number_unsigned()) {
+    throw std::runtime_error("version must be an integer >= 0");
+  }
+  return json["version"].get<uint64_t>();
+}
+
+Placement map_of(const Json& json, const Topology& topology) {
+  const auto is_row = [&](const Json& row) {
+    return row.is_array() && row.size() == static_cast<size_t>(topology.slots);
+  };
+  const Json* map =
+      absent(json, "physical_to_logical_map") ? nullptr : &json["physical_to_logical_map"];
+  if (map == nullptr || !map->is_array() || map->size() != static_cast<size_t>(topology.layers) ||
+      !std::all_of(map->begin(), map->end(), is_row)) {
+    throw std::runtime_error("physical_to_logical_map must have " +
+                             std::to_string(topology.layers) + " rows of " +
+                             std::to_string(topology.slots) + " experts");
+  }
+  std::vector<int32_t> experts;
+  for (const Json& row : *map) {
+    for (const Json& expert : row) {
+      const bool fits = expert.is_number_integer() && expert.get<int64_t>() >= kNoExpert &&
+                        expert.get<int64_t>() < topology.logical_experts;
+      if (!fits) throw std::runtime_error("physical_to_logical_map: no expert " + expert.dump());
+      experts.push_back(expert.get<int32_t>());
+    }
+  }
+  return Placement(topology, std::move(experts));
+}
+
+}  // namespace
+
+Control::Control(Deployment& deployment, std::function<std::string()> reload)
+    : deployment_(deployment), reload_(std::move(reload)) {}
+
+void Control::order_gpu(const HttpRequest& request, const HttpRespond& respond) {
+  const Json json = parse_body(request.body, {"gpu", "action"});
+  const int32_t gpus = deployment_.rebalancer().topology().gpus;
+  const int64_t gpu =
+      !absent(json, "gpu") && json["gpu"].is_number_integer() ? json["gpu"].get<int64_t>() : -1;
+  if (gpu < 0 || gpu >= gpus) {
+    throw std::runtime_error("gpu must be an integer from 0 to " + std::to_string(gpus - 1));
+  }
+  const std::string action =
+      !absent(json, "action") && json["action"].is_string() ? json["action"] : Json("");
+  using Order = Deployment::GpuOrder;
+  const auto order = action == "drain"     ? std::optional(Order::drain)
+                     : action == "lost"    ? std::optional(Order::lost)
+                     : action == "restore" ? std::optional(Order::restore)
+                                           : std::nullopt;
+  if (!order) throw std::runtime_error("action must be drain, lost or restore");
+  deployment_.order_gpu(static_cast<int32_t>(gpu), *order, answer(respond));
+}
+
+void Control::reload(const HttpRequest& request, const HttpRespond& respond) {
+  parse_body(request.body, {});
+  const std::string refused = reload_();
+  if (!refused.empty()) return respond(failed(409, refused));
+  respond(json_response(200, {{"done", true}, {"detail", "the configuration was read again"}}));
+}
+
+bool Control::dispatch(const HttpRequest& request, const HttpRespond& respond) {
+  const std::string& path = request.path;
+  const auto body = [&](std::initializer_list<std::string_view> keys) {
+    return parse_body(request.body, keys);
+  };
+  if (path == "/v1/rebalance") {
+    const Json json = body({"dry_run"});
+    if (!absent(json, "dry_run") && !json["dry_run"].is_boolean()) {
+      throw std::runtime_error("dry_run must be true or false");
+    }
+    const bool dry_run = json.value("dry_run", false);
+    deployment_.rebalance(dry_run, answer(respond, dry_run));
+  } else if (path == "/v1/pause") {
+    deployment_.pause(pause_seconds(body({"seconds"})), answer(respond));
+  } else if (path == "/v1/resume") {
+    body({});
+    deployment_.resume(answer(respond));
+  } else if (path == "/v1/mode") {
+    deployment_.set_mode(mode_of(body({"mode"})), answer(respond));
+  } else if (path == "/v1/rollback") {
+    deployment_.roll_back(version_of(body({"version"})), answer(respond));
+  } else if (path == "/v1/import") {
+    deployment_.import(
+        map_of(body({"physical_to_logical_map"}), deployment_.rebalancer().topology()),
+        answer(respond));
+  } else if (path == "/v1/gpu") {
+    order_gpu(request, respond);
+  } else if (path == "/v1/reload") {
+    reload(request, respond);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+bool Control::handle(const HttpRequest& request, const HttpRespond& respond) {
+  if (request.path.rfind("/v1/", 0) != 0) return false;
+  if (request.method != "POST") {
+    HttpResponse response = failed(405, "POST only");
+    response.allow = "POST";
+    respond(response);
+    return true;
+  }
+  try {
+    if (!dispatch(request, respond)) respond(failed(404, "no such order: " + request.path));
+  } catch (const std::exception& error) {
+    respond(failed(400, error.what()));
+  }
+  return true;
+}
+
+}  // namespace eplbd

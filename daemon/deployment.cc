@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/deployment.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "daemon/clock.h"
+#include "daemon/placement_publisher.h"
+#include "daemon/state_saver.h"
+#include "daemon/wire.h"
+
+namespace eplbd {
+namespace {
+
+constexpr Duration kSaveRetry = std::chrono::seconds(1);
+constexpr Duration kSampleInterval = std::chrono::seconds(1);
+
+std::string name_of(PlacementId id) { return fmt::format("{}.{}", id.term, id.version); }
+
+}  // namespace
+
+Deployment::Deployment(std::string name, const Topology& topology, const RebalancerOptions& options,
+                       std::optional<RebalancerState> recovered, PlacementPublisher& publisher,
+                       StateSaver& saver, Metrics& metrics)
+    : name_(std::move(name)),
+      rebalancer_(topology, options, read_clock(), std::move(recovered)),
+      publisher_(publisher),
+      saver_(saver),
+      metrics_(metrics),
+      started_(read_clock().unix_seconds) {
+  publisher_.hold(encode_placement(rebalancer_.group().published(), topology));
+  unsaved_ = true;  // a first start leaves a state, so that the next one finds it
+}
+
+void Deployment::take(const CountsReport& report, size_t bytes) {
+  const Now now = read_clock();
+  const PlacementId before = rebalancer_.group().running();
+  const IngestResult result = rebalancer_.ingest(report, now);
+  metrics_.counts(result, bytes);
+  if (result.rejected) return reject(*result.rejected, report.source, "");
+  newest_counts_ = now.steady;
+  newest_counts_unix_ = now.unix_seconds;
+  if (rebalancer_.group().running() != before) {
+    log(LogLevel::info, fmt::format("workers run placement {} by the word of their counts",
+                                    name_of(rebalancer_.group().running())));
+  }
+}
+
+void Deployment::take(const StateReport& report) {
+  const ObserveResult result = rebalancer_.observe(report, read_clock());
+  metrics_.state(result);
+  if (result.rejected) return reject(*result.rejected, report.source, "");
+  if (result.duplicate) return;
+  group_report_ = {std::string(report.source), report.status, report.layers_done,
+                   std::string(report.error), report.running};
+  note(result);
+}
+
+void Deployment::reject(RejectReason reason, std::string_view source, std::string_view peer) {
+  LogLimit& limit = reject_log_[static_cast<int>(reason)];
+  const auto left_out = limit.admit(std::chrono::steady_clock::now());
+  if (!left_out) return;
+  std::string line = fmt::format("rejected a message: {}", to_string(reason));
+  if (!source.empty()) line += fmt::format(", source {}", source);
+  if (!peer.empty()) line += fmt::format(", from {}", peer);
+  if (*left_out > 0) line += fmt::format(" ({} more since the last such line)", *left_out);
+  log(LogLevel::warning, line);
+}
+
+// What the group's reports, or their absence, changed.
+void Deployment::note(const ObserveResult& result) {
+  if (result.adopted) {
+    unsaved_ = true;
+    publisher_.hold(encode_placement(rebalancer_.group().published(), rebalancer_.topology()));
+  }
+  if (result.detail.empty()) return;
+  const bool bad = result.failed || result.topology_mismatch;
+  log(bad ? LogLevel::warning : LogLevel::info, result.detail);
+}
+
+void Deployment::heartbeat() {
+  const Now now = read_clock();
+  const PlacementId id = rebalancer_.group().published().id;
+  publisher_.heartbeat(encode_heartbeat({id, now.unix_seconds, rebalancer_.mode()}));
+}
+
+void Deployment::tick() {
+  const Now now = read_clock();
+  const ObserveResult passed = rebalancer_.advance(now);
+  metrics_.advanced(passed);
+  note(passed);
+  sample(now);
+  if (saving_ || now.steady < retry_at_) return;
+  if (unsaved_) return save("", nullptr);
+  decide(now);
+}
+
+void Deployment::sample(Now now) {
+  if (now.steady - sampled_at_ < kSampleInterval) return;
+  sampled_at_ = now.steady;
+  const Snapshot snap = snapshot(now);
+  metrics_.refresh(snap);
+  if (snap.imbalance > 0) {
+    journal_.sampled({now.unix_seconds, snap.imbalance, snap.imbalance_initial});
+  }
+}
+
+void Deployment::decide(Now now) {
+  const auto start = std::chrono::steady_clock::now();
+  Decision decision = rebalancer_.decide(now);
+  metrics_.decided(decision, to_seconds(std::chrono::steady_clock::now() - start));
+  journal_.decided(decision, now);
+  log_decision(decision);
+  if (decision.verdict == Verdict::update) {
+    return carry_out(std::move(decision), now, nullptr);
+  }
+  if (decision.publish_again) {
+    publisher_.publish_again();
+    metrics_.published_again();
+  }
+  rebalancer_.record(decision, now);
+}
+
+// Saved, then recorded, then published. What came in while it was saved may have made it moot.
+void Deployment::carry_out(Decision decision, Now planned, OrderDone done) {
+  saving_ = true;
+  RebalancerState state = rebalancer_.state_after(decision, planned);
+  saver_.save(std::move(state), [this, newest = newest_counts_, decision = std::move(decision),
+                                 done = std::move(done)](const std::string& failure) {
+    save_failure_ = failure;
+    OrderResult result{OrderResult::Status::done, decision.detail, decision};
+    if (!failure.empty()) {
+      metrics_.state_write_failed();
+      log(LogLevel::error, "not published, as the state was not saved: " + failure);
+      retry_at_ = read_clock().steady + kSaveRetry;
+      result = {OrderResult::Status::not_saved, "the state was not saved: " + failure, {}};
+    } else if (!rebalancer_.record(decision, read_clock())) {
+      unsaved_ = true;  // the file tells of an update that never was
+      result = {OrderResult::Status::refused,
+                "meanwhile the workers turned out to run another placement: try again",
+                {}};
+      log(LogLevel::warning, "not published: " + result.detail);
+    } else {
+      publish(decision, newest);
+    }
+    finish_save();
+    if (done) done(std::move(result));
+  });
+}
+
+void Deployment::publish(const Decision& decision, std::optional<TimePoint> newest_counts) {
+  const PlacementUpdate& update = *decision.update;
+  publisher_.publish(encode_placement(update, rebalancer_.topology()));
+  std::optional<double> reaction;
+  if (newest_counts) reaction = to_seconds(read_clock().steady - *newest_counts);
+  metrics_.updated(update, reaction);
+  journal_.updated(update);
+  log(LogLevel::info,
+      fmt::format("placement {} published ({}): imbalance {:.3f} -> {:.3f}, {} moves, at most {} "
+                  "to a GPU, {} layers",
+                  name_of(update.id), to_string(update.reason), update.imbalance_before,
+                  update.imbalance_after, decision.moves, decision.worst_gpu_moves,
+                  update.changed_layers.size()));
+}
+
+void Deployment::log_decision(const Decision& decision) {
+  const std::string verdict(to_string(decision.verdict));
+  const bool changed = verdict != last_logged_;
+  last_logged_ = verdict;
+  switch (decision.verdict) {
+    case Verdict::update:
+      return;  // told when it is published
+    case Verdict::would_update:
+      return log(LogLevel::info, "would update: " + decision.detail);
+    case Verdict::invalid_candidate:
+    case Verdict::apply_failed:
+    case Verdict::topology_mismatch:
+      if (changed) log(LogLevel::warning, verdict + ": " + decision.detail);
+      return;
+    default:
+      if (changed && logs(LogLevel::debug)) log(LogLevel::debug, verdict + ": " + decision.detail);
+  }
+}
+
+// ---- Saving ----
+
+// Saves the state as it is now; `detail` is what to tell who asked.
+void Deployment::save(std::string detail, OrderDone done) {
+  saving_ = true;
+  unsaved_ = false;
+  saver_.save(rebalancer_.state(), [this, detail = std::move(detail),
+                                    done = std::move(done)](const std::string& failure) {
+    save_failure_ = failure;
+    OrderResult result{OrderResult::Status::done, detail, {}};
+    if (!failure.empty()) {
+      metrics_.state_write_failed();
+      log(LogLevel::error, "the state was not saved, a restart would forget it: " + failure);
+      retry_at_ = read_clock().steady + kSaveRetry;
+      unsaved_ = true;
+      result.detail += "; but it was not saved and would be forgotten at a restart: " + failure;
+    }
+    finish_save();
+    if (done) done(std::move(result));
+  });
+}
+
+void Deployment::finish_save() {
+  saving_ = false;
+  while (!saving_ && !waiting_.empty()) {
+    const Task task = std::move(waiting_.front());
+    waiting_.pop_front();
+    task();
+  }
+}
+
+void Deployment::when_idle(Task task) {
+  if (saving_) {
+    waiting_.push_back(std::move(task));
+  } else {
+    task();
+  }
+}
+
+// ---- Orders ----
+
+void Deployment::order(std::function<Decision(Now)> plan, OrderDone done) {
+  when_idle([this, plan = std::move(plan), done = std::move(done)] {
+    const Now now = read_clock();
+    Decision decision = plan(now);
+    if (!decision.update) return done({OrderResult::Status::refused, decision.detail, decision});
+    journal_.decided(decision, now);
+    carry_out(std::move(decision), now, done);
+  });
+}
+
+void Deployment::rebalance(bool dry_run, OrderDone done) {
+  if (!dry_run) return order([this](Now now) { return rebalancer_.plan_rebalance(now); }, done);
+  Decision decision = rebalancer_.plan_rebalance(read_clock());
+  const auto status = decision.update ? OrderResult::Status::done : OrderResult::Status::refused;
+  done({status, decision.detail, decision});
+}
+
+void Deployment::roll_back(std::optional<uint64_t> version, OrderDone done) {
+  order([this, version](Now now) { return rebalancer_.plan_rollback(version, now); }, done);
+}
+
+void Deployment::import(Placement placement, OrderDone done) {
+  order([this, placement = std::move(placement)](
+            Now now) { return rebalancer_.plan_import(placement, now); },
+        done);
+}
+
+void Deployment::pause(std::optional<double> seconds, OrderDone done) {
+  when_idle([this, seconds, done = std::move(done)] {
+    rebalancer_.pause(seconds ? read_clock().unix_seconds + *seconds : 0);
+    const std::string detail =
+        seconds ? fmt::format("paused for {:g} s", *seconds) : "paused until resumed";
+    log(LogLevel::info, detail);
+    save(detail, done);
+  });
+}
+
+void Deployment::resume(OrderDone done) {
+  when_idle([this, done = std::move(done)] {
+    rebalancer_.resume();
+    log(LogLevel::info, "resumed");
+    save("resumed", done);
+  });
+}
+
+void Deployment::set_mode(std::optional<Mode> mode, OrderDone done) {
+  when_idle([this, mode, done = std::move(done)] {
+    rebalancer_.set_mode(mode);
+    const std::string detail =
+        fmt::format("mode {}{}", to_string(rebalancer_.mode()), mode ? "" : ", as configured");
+    log(LogLevel::info, detail);
+    save(detail, done);
+  });
+}
+
+void Deployment::order_gpu(int32_t gpu, GpuOrder order, OrderDone done) {
+  when_idle([this, gpu, order, done = std::move(done)] {
+    const RebalancerState state = rebalancer_.state();
+    std::vector<int32_t> down = state.gpus_down;
+    std::vector<int32_t> lost = state.gpus_lost;
+    std::erase(down, gpu);
+    std::erase(lost, gpu);
+    if (order != GpuOrder::restore) down.push_back(gpu);
+    if (order == GpuOrder::lost) lost.push_back(gpu);
+    std::sort(down.begin(), down.end());
+    std::sort(lost.begin(), lost.end());
+    if (const auto why = rebalancer_.set_gpus_down(down, lost)) {
+      return done({OrderResult::Status::refused, *why, {}});
+    }
+    const std::string detail = fmt::format("GPU {} {}: the next decision sees to it", gpu,
+                                           order == GpuOrder::restore ? "back in"
+                                           : order == GpuOrder::drain ? "drained"
+                                                                      : "lost");
+    log(LogLevel::info, detail);
+    save(detail, done);
+  });
+}
+
+void Deployment::set_options(const RebalancerOptions& options) {
+  rebalancer_.set_options(options, read_clock());
+}
+
+}  // namespace eplbd

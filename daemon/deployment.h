@@ -1,0 +1,114 @@
+// One deployment as it is served: reports go into its Rebalancer, decisions come out and are
+// carried out in order: saved, published, recorded. Lives on the loop thread.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/rebalancer.h"
+#include "daemon/journal.h"
+#include "daemon/log.h"
+#include "metrics/metrics.h"
+
+namespace eplbd {
+
+class PlacementPublisher;
+class StateSaver;
+
+// What became of an operator's order.
+struct OrderResult {
+  enum class Status { done, refused, not_saved };
+  Status status = Status::done;
+  std::string detail;                // a sentence for people
+  std::optional<Decision> decision;  // of orders that plan a placement
+};
+using OrderDone = std::function<void(OrderResult)>;
+
+class Deployment {
+ public:
+  // What it works with outlives it. `recovered`: the state as it was found, or nothing.
+  Deployment(std::string name, const Topology& topology, const RebalancerOptions& options,
+             std::optional<RebalancerState> recovered, PlacementPublisher& publisher,
+             StateSaver& saver, Metrics& metrics);
+
+  // ---- What comes in ----
+  void take(const CountsReport& report, size_t bytes);
+  void take(const StateReport& report);
+  void reject(RejectReason reason, std::string_view source, std::string_view peer);
+
+  // ---- What time brings ----
+  void tick();       // every trigger.interval
+  void heartbeat();  // every second
+
+  // ---- What operators order: each answers once, after it took effect ----
+  void rebalance(bool dry_run, OrderDone done);
+  void roll_back(std::optional<uint64_t> version, OrderDone done);
+  void import(Placement placement, OrderDone done);
+  void pause(std::optional<double> seconds, OrderDone done);
+  void resume(OrderDone done);
+  void set_mode(std::optional<Mode> mode, OrderDone done);
+  enum class GpuOrder { drain, lost, restore };
+  void order_gpu(int32_t gpu, GpuOrder order, OrderDone done);
+  void set_options(const RebalancerOptions& options);
+
+  // ---- What is seen from outside ----
+  const std::string& name() const { return name_; }
+  const Rebalancer& rebalancer() const { return rebalancer_; }
+  const Journal& journal() const { return journal_; }
+  Metrics& metrics() { return metrics_; }
+  double started() const { return started_; }
+  Snapshot snapshot(Now now) const;
+  // What is wrong and should be seen to, a sentence each; empty: healthy.
+  std::vector<std::string> problems(Now now) const;
+  // The newest state report, as its sender put it.
+  struct GroupReport {
+    std::string source;
+    WorkerStatus status = WorkerStatus::idle;
+    int64_t layers_done = -1;
+    std::string error;
+    PlacementId running;
+  };
+  const std::optional<GroupReport>& group_report() const { return group_report_; }
+
+ private:
+  using Task = std::function<void()>;
+
+  void note(const ObserveResult& result);
+  void decide(Now now);
+  void carry_out(Decision decision, Now planned, OrderDone done);
+  void publish(const Decision& decision, std::optional<TimePoint> newest_counts);
+  void order(std::function<Decision(Now)> plan, OrderDone done);
+  void save(std::string detail, OrderDone done);
+  void when_idle(Task task);
+  void finish_save();
+  void sample(Now now);
+  void log_decision(const Decision& decision);
+
+  std::string name_;
+  Rebalancer rebalancer_;
+  PlacementPublisher& publisher_;
+  StateSaver& saver_;
+  Metrics& metrics_;
+  Journal journal_;
+  double started_ = 0;
+
+  bool saving_ = false;       // one at a time, and nothing is decided meanwhile
+  bool unsaved_ = false;      // the state changed by itself and is to be saved
+  std::string save_failure_;  // of the last save
+  TimePoint retry_at_{};      // after a save failed
+  std::deque<Task> waiting_;  // for the save that runs
+  std::optional<TimePoint> newest_counts_;
+  std::optional<double> newest_counts_unix_;
+  std::optional<GroupReport> group_report_;
+  std::string last_logged_;
+  TimePoint sampled_at_{};
+  LogLimit reject_log_[kRejectReasons];
+};
+
+}  // namespace eplbd

@@ -1,0 +1,69 @@
+// What is seen of a deployment from outside: see daemon/deployment.h.
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <numeric>
+
+#include "core/imbalance.h"
+#include "daemon/deployment.h"
+
+namespace eplbd {
+namespace {
+
+// Load of each GPU over all layers / their mean.
+std::vector<double> gpu_load_ratio(const Topology& topology, std::span<const double> gpu_loads) {
+  std::vector<double> ratio(static_cast<size_t>(topology.gpus), 0.0);
+  for (size_t i = 0; i < gpu_loads.size(); ++i) ratio[i % ratio.size()] += gpu_loads[i];
+  const double mean = std::accumulate(ratio.begin(), ratio.end(), 0.0) / topology.gpus;
+  if (mean <= 0) return {};
+  for (double& value : ratio) value /= mean;
+  return ratio;
+}
+
+}  // namespace
+
+Snapshot Deployment::snapshot(Now now) const {
+  const Topology& topology = rebalancer_.topology();
+  const GroupState& group = rebalancer_.group();
+  Snapshot snap;
+  snap.mode = rebalancer_.mode();
+  snap.paused = rebalancer_.paused(now);
+  snap.workers = static_cast<size_t>(rebalancer_.live_sources(now));
+  snap.workers_behind = static_cast<size_t>(rebalancer_.sources_behind(now));
+  snap.last_counts_unix_seconds = newest_counts_unix_;
+
+  const std::vector<double> loads = rebalancer_.loads(now);
+  const std::vector<double> per_gpu = gpu_loads(topology, group.in_force(), loads);
+  const Imbalance imbalance = imbalance_of(topology, per_gpu, group.published().gpus_down);
+  snap.imbalance = imbalance.whole_model;
+  snap.layer_imbalance = imbalance.layers;
+  snap.gpu_load_ratio = gpu_load_ratio(topology, per_gpu);
+  snap.imbalance_initial = imbalance_of(topology, group.initial(), loads).whole_model;
+  snap.imbalance_measured = rebalancer_.measured_imbalance(now);
+  snap.imbalance_threshold = rebalancer_.options().trigger.imbalance;
+  snap.gain_realised = rebalancer_.gain_realised();
+
+  snap.placement = group.published().id;
+  snap.placement_unix_seconds = group.published().unix_seconds;
+  snap.gpus_down = static_cast<int>(rebalancer_.gpus_down().size());
+  snap.window_half_life_seconds = to_seconds(rebalancer_.half_life());
+  return snap;
+}
+
+std::vector<std::string> Deployment::problems(Now now) const {
+  std::vector<std::string> problems;
+  const GroupState& group = rebalancer_.group();
+  if (!save_failure_.empty()) problems.push_back("the state cannot be saved: " + save_failure_);
+  if (group.topology_mismatch()) problems.push_back(group.mismatch());
+  if (group.failed()) {
+    problems.push_back(fmt::format("placement {}.{} was not applied: {}", group.published().id.term,
+                                   group.published().id.version, group.failure()));
+  }
+  if (newest_counts_unix_ && rebalancer_.live_sources(now) == 0) {
+    problems.push_back(
+        fmt::format("no counts for {:.0f} s", now.unix_seconds - *newest_counts_unix_));
+  }
+  return problems;
+}
+
+}  // namespace eplbd

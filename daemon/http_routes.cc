@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/http_routes.h"
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+
+#include "daemon/clock.h"
+#include "daemon/page/page.h"
+#include "daemon/placement_format.h"
+#include "daemon/status_json.h"
+
+namespace eplbd {
+namespace {
+
+std::string content_type_of(PlacementFormat format) {
+  switch (format) {
+    case PlacementFormat::json:
+    case PlacementFormat::vllm_ascend:
+      return "application/json";
+    case PlacementFormat::trtllm:
+      return "application/yaml";
+    case PlacementFormat::npy:
+      break;
+  }
+  return "application/octet-stream";
+}
+
+}  // namespace
+
+HttpRoutes::HttpRoutes(Deployment& deployment, std::function<bool()> ready)
+    : deployment_(deployment), ready_(std::move(ready)) {}
+
+HttpResponse HttpRoutes::metrics() {
+  deployment_.metrics().refresh(deployment_.snapshot(read_clock()));
+  HttpResponse response;
+  response.content_type = kMetricsContentType;
+  response.body = deployment_.metrics().text();
+  return response;
+}
+
+HttpResponse HttpRoutes::placement(const HttpRequest& request) const {
+  const Topology& topology = deployment_.rebalancer().topology();
+  const PlacementUpdate& update = deployment_.rebalancer().group().published();
+  const std::string_view name = request.parameter("format");
+  HttpResponse response;
+  if (name.empty()) {
+    response.body = placement_json(deployment_.name(), topology, update);
+  } else if (const auto format = placement_format_from(name)) {
+    response.content_type = content_type_of(*format);
+    try {
+      response.body = format_placement(topology, update.placement, *format);
+    } catch (const std::runtime_error& error) {
+      return text_response(409, std::string(error.what()) + "\n");
+    }
+  } else {
+    return text_response(400, fmt::format("no format {}: json, trtllm, vllm-ascend, npy\n", name));
+  }
+  response.etag = fmt::format("\"{}.{}\"", update.id.term, update.id.version);
+  return response;
+}
+
+HttpResponse HttpRoutes::handle(const HttpRequest& request) {
+  const std::string& path = request.path;
+  const bool known = path == "/" || path == "/metrics" || path == "/healthz" || path == "/readyz" ||
+                     path == "/api/v1/status" || path == "/api/v1/placement";
+  if (!known) return text_response(404, "no such page: see docs/http.md\n");
+  if (request.method != "GET") {
+    HttpResponse response = text_response(405, "GET and HEAD only\n");
+    response.allow = "GET, HEAD";
+    return response;
+  }
+  if (path == "/metrics") return metrics();
+  if (path == "/healthz") return text_response(200, "ok\n");
+  if (path == "/readyz") {
+    return ready_() ? text_response(200, "ready\n") : text_response(503, "not ready\n");
+  }
+  if (path == "/api/v1/placement") return placement(request);
+  HttpResponse response;
+  if (path == "/api/v1/status") {
+    response.body = status_json(deployment_, read_clock());
+  } else {
+    response.content_type = "text/html; charset=utf-8";
+    response.body = live_page();
+  }
+  return response;
+}
+
+}  // namespace eplbd

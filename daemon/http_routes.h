@@ -1,0 +1,27 @@
+// What the read-only address answers: docs/http.md.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+
+#include "daemon/deployment.h"
+#include "daemon/http_server.h"
+
+namespace eplbd {
+
+class HttpRoutes {
+ public:
+  // `ready`: the sockets are bound and the state is recovered.
+  HttpRoutes(Deployment& deployment, std::function<bool()> ready);
+
+  HttpResponse handle(const HttpRequest& request);
+
+ private:
+  HttpResponse metrics();
+  HttpResponse placement(const HttpRequest& request) const;
+
+  Deployment& deployment_;
+  std::function<bool()> ready_;
+};
+
+}  // namespace eplbd
