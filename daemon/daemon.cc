@@ -136,7 +136,6 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
   subscriber = std::make_unique<CountsSubscriber>(io, zmq.get(), config.deployment,
                                                   config.endpoints.counts_bind, curve.get(),
                                                   counts_handler());
-  routes = std::make_unique<HttpRoutes>(*deployment, [this] { return !stopping; });
   control = std::make_unique<Control>(*deployment, [this] { return reload(); });
   listen();
 }
@@ -198,6 +197,12 @@ void Daemon::Impl::listen() {
       [this](HttpRequest request, const HttpRespond& respond) { answer(request, respond, true); },
       control_limits());
   control_http->listen_unix(control_path, "eplbd");
+  const std::string host = config.http.listen.substr(0, config.http.listen.rfind(':'));
+  routes = std::make_unique<HttpRoutes>(
+      *deployment,
+      Endpoints{subscriber->endpoints(), publisher->endpoints(),
+                fmt::format("http://{}:{}", host, http_port), control_path},
+      [this] { return !stopping; });
 }
 
 void Daemon::Impl::answer(const HttpRequest& request, const HttpRespond& respond,

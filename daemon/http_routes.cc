@@ -8,7 +8,6 @@
 #include "daemon/clock.h"
 #include "daemon/page/page.h"
 #include "daemon/placement_format.h"
-#include "daemon/status_json.h"
 
 namespace eplbd {
 namespace {
@@ -28,8 +27,8 @@ std::string content_type_of(PlacementFormat format) {
 
 }  // namespace
 
-HttpRoutes::HttpRoutes(Deployment& deployment, std::function<bool()> ready)
-    : deployment_(deployment), ready_(std::move(ready)) {}
+HttpRoutes::HttpRoutes(Deployment& deployment, Endpoints endpoints, std::function<bool()> ready)
+    : deployment_(deployment), endpoints_(std::move(endpoints)), ready_(std::move(ready)) {}
 
 HttpResponse HttpRoutes::metrics() {
   deployment_.metrics().refresh(deployment_.snapshot(read_clock()));
@@ -78,7 +77,7 @@ HttpResponse HttpRoutes::handle(const HttpRequest& request) {
   if (path == "/api/v1/placement") return placement(request);
   HttpResponse response;
   if (path == "/api/v1/status") {
-    response.body = status_json(deployment_, read_clock());
+    response.body = status_json(deployment_, endpoints_, read_clock());
   } else {
     response.content_type = "text/html; charset=utf-8";
     response.body = live_page();

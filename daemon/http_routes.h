@@ -6,13 +6,14 @@
 
 #include "daemon/deployment.h"
 #include "daemon/http_server.h"
+#include "daemon/status_json.h"
 
 namespace eplbd {
 
 class HttpRoutes {
  public:
   // `ready`: the sockets are bound and the state is recovered.
-  HttpRoutes(Deployment& deployment, std::function<bool()> ready);
+  HttpRoutes(Deployment& deployment, Endpoints endpoints, std::function<bool()> ready);
 
   HttpResponse handle(const HttpRequest& request);
 
@@ -21,6 +22,7 @@ class HttpRoutes {
   HttpResponse placement(const HttpRequest& request) const;
 
   Deployment& deployment_;
+  const Endpoints endpoints_;
   std::function<bool()> ready_;
 };
 

@@ -176,7 +176,7 @@ void add_balance(Json& json, const Deployment& deployment, const Snapshot& snap,
 
 }  // namespace
 
-std::string status_json(const Deployment& deployment, Now now) {
+std::string status_json(const Deployment& deployment, const Endpoints& endpoints, Now now) {
   const Rebalancer& rebalancer = deployment.rebalancer();
   const Snapshot snap = deployment.snapshot(now);
   const std::vector<std::string> problems = deployment.problems(now);
@@ -192,6 +192,10 @@ std::string status_json(const Deployment& deployment, Now now) {
   json["leader"] = snap.leader;
   json["healthy"] = problems.empty();
   json["problems"] = problems;
+  json["endpoints"] = {{"counts", endpoints.counts},
+                       {"placements", endpoints.placements},
+                       {"http", endpoints.http},
+                       {"control", endpoints.control}};
   json["topology"] = topology_json(rebalancer.topology());
   json["placement"] = placement_summary(rebalancer.group());
   json["gpus_down"] = rebalancer.gpus_down();

@@ -3,13 +3,22 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "core/time.h"
 #include "daemon/deployment.h"
 
 namespace eplbd {
 
-std::string status_json(const Deployment& deployment, Now now);
+// Where the daemon listens: as bound, with the ports that were free.
+struct Endpoints {
+  std::vector<std::string> counts;  // ZeroMQ addresses
+  std::vector<std::string> placements;
+  std::string http;     // a URL
+  std::string control;  // a path
+};
+
+std::string status_json(const Deployment& deployment, const Endpoints& endpoints, Now now);
 std::string placement_json(const std::string& deployment, const Topology& topology,
                            const PlacementUpdate& update);
 

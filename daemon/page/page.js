@@ -160,7 +160,7 @@ function show(s) {
   showTiles(s);
   charts.gpus.show(s.gpu_load_ratio, s.topology.nodes, s.gpus_down || [], s.imbalance_threshold);
   const names = s.topology.layer_ids?.length ? s.topology.layer_ids : (s.layer_imbalance || []).map((_, i) => i);
-  charts.heat.show(s.layer_gpu_load_ratio, names, s.layer_imbalance);
+  charts.heat.show(s.imbalance == null ? null : s.layer_gpu_load_ratio, names, s.layer_imbalance);
   showWorkers(s);
   showDecisions(s);
   showUpdates(s);
