@@ -4,27 +4,36 @@
 namespace eplbd {
 namespace {
 
-constexpr Duration kFirstHalfLife = std::chrono::seconds(4);
+std::variant<LoadWindow, LoadForecast> make_window(const Topology& topology,
+                                                   const WindowOptions& options) {
+  if (!options.half_life) return LoadForecast(topology);
+  return LoadWindow(static_cast<size_t>(topology.layers) * topology.logical_experts,
+                    *options.half_life);
+}
 
 }  // namespace
 
-AdaptiveWindow::AdaptiveWindow(const Topology& topology, const WindowOptions& options) {
-  const size_t cells = static_cast<size_t>(topology.layers) * topology.logical_experts;
-  windows_.emplace_back(cells, options.half_life.value_or(kFirstHalfLife));
-}
+AdaptiveWindow::AdaptiveWindow(const Topology& topology, const WindowOptions& options)
+    : window_(make_window(topology, options)) {}
 
 void AdaptiveWindow::add(std::span<const uint32_t> counts, Duration covered, TimePoint now) {
-  for (LoadWindow& window : windows_) window.add(counts, covered, now);
+  std::visit([&](auto& window) { window.add(counts, covered, now); }, window_);
 }
 
-void AdaptiveWindow::tick(TimePoint) {}
+void AdaptiveWindow::tick(TimePoint now) {
+  if (auto* const forecast = std::get_if<LoadForecast>(&window_)) forecast->tick(now);
+}
 
 void AdaptiveWindow::read(TimePoint now, std::span<double> loads) const {
-  windows_[in_force_].read(now, loads);
+  std::visit([&](const auto& window) { window.read(now, loads); }, window_);
 }
 
-double AdaptiveWindow::tokens(TimePoint now) const { return windows_[in_force_].tokens(now); }
+double AdaptiveWindow::tokens(TimePoint now) const {
+  return std::visit([&](const auto& window) { return window.tokens(now); }, window_);
+}
 
-Duration AdaptiveWindow::half_life() const { return windows_[in_force_].half_life(); }
+Duration AdaptiveWindow::half_life() const {
+  return std::visit([](const auto& window) { return window.half_life(); }, window_);
+}
 
 }  // namespace eplbd

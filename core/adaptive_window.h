@@ -1,13 +1,14 @@
-// The load window that the rebalancer plans from: one fixed half-life, or several side by side of
-// which the one that predicted the latest counts best is in force.
+// The load window that the rebalancer plans from: one fixed half-life, or a memory that tunes
+// itself.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <vector>
+#include <variant>
 
+#include "core/load_forecast.h"
 #include "core/load_window.h"
 #include "core/time.h"
 #include "core/topology.h"
@@ -26,7 +27,7 @@ class AdaptiveWindow {
   // As LoadWindow::add: counts [layers, logical_experts].
   void add(std::span<const uint32_t> counts, Duration covered, TimePoint now);
 
-  // Once a decision: scores the half-lives on what came since the last call.
+  // Once before each decision: what came since is scored and taken in, where memory tunes itself.
   void tick(TimePoint now);
 
   void read(TimePoint now, std::span<double> loads) const;  // [layers, logical_experts]
@@ -34,8 +35,7 @@ class AdaptiveWindow {
   Duration half_life() const;  // in force
 
  private:
-  std::vector<LoadWindow> windows_;
-  size_t in_force_ = 0;
+  std::variant<LoadWindow, LoadForecast> window_;
 };
 
 }  // namespace eplbd
