@@ -61,16 +61,16 @@ Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& option
 }
 
 IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
-  SourceTable::Admitted admitted;
-  const IngestResult result = sources_.admit(report, now.steady, admitted);
-  if (admitted.counts.empty()) return result;
-  window_.add(admitted.counts, admitted.covered, now.steady);
-  gain_.add(admitted.counts);
-  if (!admitted.gpu_tokens.empty()) {
+  admitted_ = {};
+  const IngestResult result = sources_.admit(report, now.steady, admitted_);
+  if (admitted_.counts.empty()) return result;
+  window_.add(admitted_.counts, admitted_.covered, now.steady);
+  gain_.add(admitted_.counts);
+  if (!admitted_.gpu_tokens.empty()) {
     if (!gpu_window_) {
-      gpu_window_.emplace(admitted.gpu_tokens.size(), rate_half_life(options_.window));
+      gpu_window_.emplace(admitted_.gpu_tokens.size(), rate_half_life(options_.window));
     }
-    gpu_window_->add(admitted.gpu_tokens, admitted.covered, now.steady);
+    gpu_window_->add(admitted_.gpu_tokens, admitted_.covered, now.steady);
   }
   return result;
 }

@@ -90,6 +90,8 @@ class Rebalancer {
              std::optional<RebalancerState> recovered = std::nullopt);
 
   IngestResult ingest(const CountsReport& report, Now now);
+  // What the last ingest() added [layers, logical_experts]; empty: nothing. Until the next call.
+  std::span<const uint32_t> added() const { return admitted_.counts; }
   ObserveResult observe(const StateReport& report, Now now);
   // What time alone changes: call it before each decision.
   ObserveResult advance(Now now);
@@ -157,6 +159,7 @@ class Rebalancer {
   RebalancerOptions options_;
   std::shared_ptr<const Balancer> balancer_;
   SourceTable sources_;
+  SourceTable::Admitted admitted_;  // of the last ingest(), into sources_
   AdaptiveWindow window_;
   std::optional<LoadWindow> gpu_window_;  // measured tokens [layers, gpus]
   GroupState group_;

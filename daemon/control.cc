@@ -6,6 +6,8 @@
 #include <optional>
 #include <stdexcept>
 
+#include "daemon/clock.h"
+
 namespace eplbd {
 namespace {
 
@@ -159,6 +161,14 @@ void Control::reload(const HttpRequest& request, const HttpRespond& respond) {
   respond(json_response(200, {{"done", true}, {"detail", "the configuration was read again"}}));
 }
 
+HttpResponse Control::counts() {
+  HttpResponse response;
+  response.content_type = "application/octet-stream";
+  response.body = deployment_.totals().read(deployment_.rebalancer().topology(), read_clock());
+  response.etag = "\"" + deployment_.totals().series() + "\"";
+  return response;
+}
+
 bool Control::dispatch(const HttpRequest& request, const HttpRespond& respond) {
   const std::string& path = request.path;
   const auto body = [&](std::initializer_list<std::string_view> keys) {
@@ -196,6 +206,10 @@ bool Control::dispatch(const HttpRequest& request, const HttpRespond& respond) {
 
 bool Control::handle(const HttpRequest& request, const HttpRespond& respond) {
   if (request.path.rfind("/v1/", 0) != 0) return false;
+  if (request.path == "/v1/counts" && request.method == "GET") {
+    respond(counts());
+    return true;
+  }
   if (request.method != "POST") {
     HttpResponse response = failed(405, "POST only");
     response.allow = "POST";

@@ -45,6 +45,7 @@ class Control {
 
  private:
   bool dispatch(const HttpRequest& request, const HttpRespond& respond);
+  HttpResponse counts();
   void order_gpu(const HttpRequest& request, const HttpRespond& respond);
   void reload(const HttpRequest& request, const HttpRespond& respond);
 

@@ -40,6 +40,7 @@ void Deployment::take(const CountsReport& report, size_t bytes) {
   const IngestResult result = rebalancer_.ingest(report, now);
   metrics_.counts(result, bytes);
   if (result.rejected) return reject(*result.rejected, report.source, "");
+  totals_.add(rebalancer_.added(), now.steady);
   newest_counts_ = now.steady;
   newest_counts_unix_ = now.unix_seconds;
   if (rebalancer_.group().running() != before) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/rebalancer.h"
+#include "daemon/counts_totals.h"
 #include "daemon/journal.h"
 #include "daemon/log.h"
 #include "metrics/metrics.h"
@@ -62,6 +63,7 @@ class Deployment {
   const Rebalancer& rebalancer() const { return rebalancer_; }
   const Journal& journal() const { return journal_; }
   Metrics& metrics() { return metrics_; }
+  CountsTotals& totals() { return totals_; }
   double started() const { return started_; }
   Snapshot snapshot(Now now) const;
   // What is wrong and should be seen to, a sentence each; empty: healthy.
@@ -96,6 +98,7 @@ class Deployment {
   StateSaver& saver_;
   Metrics& metrics_;
   Journal journal_;
+  CountsTotals totals_;
   double started_ = 0;
 
   bool saving_ = false;       // one at a time, and nothing is decided meanwhile

@@ -97,15 +97,18 @@ StateFile::StateFile(const std::string& directory, std::string deployment, const
 
 StateFile::~StateFile() { close(lock_); }
 
-void StateFile::set_aside(const std::string& name, const std::string& why, Recovered& recovered) {
+void StateFile::set_aside(const std::string& name, const StateFileContent& content,
+                          Recovered& recovered) {
+  const bool damaged = content.fault == StateFileFault::damaged;
   const std::string path = directory_ + "/" + name;
   std::string kept;
   for (int attempt = 0; kept.empty() || fs::exists(kept); ++attempt) {
-    kept = path + "." + std::to_string(std::time(nullptr)) + "-" + std::to_string(attempt);
+    kept = path + (damaged ? ".damaged-" : ".other-shape-") + std::to_string(std::time(nullptr)) +
+           "-" + std::to_string(attempt);
   }
   std::error_code error;
   fs::rename(path, kept, error);
-  recovered.notes.push_back(path + ": " + why + "; " +
+  recovered.notes.push_back(path + ": " + content.detail + "; " +
                             (error ? "cannot be renamed: " + error.message() : "kept as " + kept));
 }
 
@@ -126,7 +129,7 @@ std::optional<RebalancerState> StateFile::read_generation(const std::string& nam
     case StateFileFault::damaged:
       break;
   }
-  set_aside(name, content.detail, recovered);
+  set_aside(name, content, recovered);
   return std::nullopt;
 }
 

@@ -19,6 +19,22 @@
 
 namespace eplbd {
 
+// ---- The bytes of a generation: header with length and checksum, then a msgpack map ----
+
+std::string encode_state_file(const RebalancerState& state, std::string_view deployment,
+                              const Topology& topology);
+
+enum class StateFileFault { none, damaged, newer_format, other_deployment, other_shape };
+struct StateFileContent {
+  StateFileFault fault = StateFileFault::damaged;
+  std::string detail;     // of a fault, for people
+  RebalancerState state;  // fault none
+};
+StateFileContent decode_state_file(std::string_view bytes, std::string_view deployment,
+                                   const Topology& topology);
+
+// ---- The folder ----
+
 // Another process holds the folder.
 class StateHeldError : public std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -55,26 +71,12 @@ class StateFile {
 
  private:
   std::optional<RebalancerState> read_generation(const std::string& name, Recovered& recovered);
-  void set_aside(const std::string& name, const std::string& why, Recovered& recovered);
+  void set_aside(const std::string& name, const StateFileContent& content, Recovered& recovered);
 
   std::string directory_;
   std::string deployment_;
   const Topology& topology_;
   int lock_ = -1;
 };
-
-// ---- The bytes of a generation: header with length and checksum, then a msgpack map ----
-
-std::string encode_state_file(const RebalancerState& state, std::string_view deployment,
-                              const Topology& topology);
-
-enum class StateFileFault { none, damaged, newer_format, other_deployment, other_shape };
-struct StateFileContent {
-  StateFileFault fault = StateFileFault::damaged;
-  std::string detail;     // of a fault, for people
-  RebalancerState state;  // fault none
-};
-StateFileContent decode_state_file(std::string_view bytes, std::string_view deployment,
-                                   const Topology& topology);
 
 }  // namespace eplbd

@@ -27,13 +27,14 @@ void set_server_options(void* socket, const CurveServer* curve, const char* doma
   set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, 5000);
   set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
   set_int(socket, ZMQ_BACKLOG, 4096);
-  set_int(socket, ZMQ_IPV6, 1);
   if (curve != nullptr) curve->secure(socket, domain);
 }
 
 std::vector<std::string> bind_all(void* socket, const std::vector<std::string>& addresses) {
   std::vector<std::string> bound;
   for (const std::string& address : addresses) {
+    // Only where it is asked for: else 127.0.0.1 would be shown as ::ffff:127.0.0.1.
+    set_int(socket, ZMQ_IPV6, address.find('[') != std::string::npos ? 1 : 0);
     if (zmq_bind(socket, address.c_str()) != 0) {
       throw std::runtime_error("cannot bind " + address + ": " + zmq_strerror(zmq_errno()));
     }
