@@ -36,4 +36,20 @@ Duration AdaptiveWindow::half_life() const {
   return std::visit([](const auto& window) { return window.half_life(); }, window_);
 }
 
+bool AdaptiveWindow::read_steady(std::span<double> loads) const {
+  const auto* const forecast = std::get_if<LoadForecast>(&window_);
+  if (forecast) forecast->read_steady(loads);
+  return forecast != nullptr;
+}
+
+double AdaptiveWindow::forecast_error() const {
+  const auto* const forecast = std::get_if<LoadForecast>(&window_);
+  return forecast ? forecast->error() : 0;
+}
+
+double AdaptiveWindow::forecast_drift() const {
+  const auto* const forecast = std::get_if<LoadForecast>(&window_);
+  return forecast ? forecast->drift() : 0;
+}
+
 }  // namespace eplbd

@@ -34,6 +34,11 @@ class AdaptiveWindow {
   double tokens(TimePoint now) const;
   Duration half_life() const;  // in force
 
+  // ---- What `incremental` plans with, see BalanceRequest; all unknown with a fixed half-life ----
+  bool read_steady(std::span<double> loads) const;  // [layers, logical_experts]; false: none
+  double forecast_error() const;
+  double forecast_drift() const;
+
  private:
   std::variant<LoadWindow, LoadForecast> window_;
 };

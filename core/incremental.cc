@@ -1,30 +1,59 @@
 // Our online policy: starts from the placement in force and pays for every move.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <numeric>
+#include <cmath>
 #include <stdexcept>
+#include <string>
 
 #include "core/layer_climb.h"
+#include "core/noise_floor.h"
 #include "core/policies.h"
 
 namespace eplbd {
 namespace {
 
-// Drop of a layer's smoothed peak, in mean GPU loads, below which a move is not worth its weights.
-constexpr double kLeastGainPerMove = 0.0008;
+// How much the steady load counts beside the one to plan for: experts that were full together for
+// long are kept apart, and less is undone when a mix comes back.
+constexpr double kSteadyWeight = 0.3;
+// The climb looks further than the price: a small step may open a larger one.
+constexpr double kPriceOfAStep = 0.1;
+constexpr double kLeastGainOfAStep = 2e-5;
+
+// What a move must gain. The faster loads drift, the shorter a gain lasts.
+constexpr double kUsualPrice = 0.0015;
+constexpr double kLeastPrice = 0.0008;
+constexpr double kMostPrice = 0.005;
+constexpr double kPricePerDrift = 0.5;
+
+double price_of(double drift) {
+  return drift > 0 ? std::clamp(kPricePerDrift * drift, kLeastPrice, kMostPrice) : kUsualPrice;
+}
 
 // The steps that one layer would take, in their order.
 struct LayerPath {
+  struct Point {
+    ClimbStep step;
+    double gain = 0;    // so far: drop of the layer's expected peak, in mean GPU loads
+    int32_t moves = 0;  // so far
+  };
   int32_t layer = 0;
   double weight = 0;  // its mean GPU load against the mean layer's
-  double gain = 0;
   size_t taken = 0;
   bool closed = false;
-  std::vector<SearchStep> steps;
+  std::vector<Point> points;
 
-  double merit() const {
-    const SearchStep& step = steps[taken];
-    return weight * step.gain / std::max(step.moves, 1);
+  double gain(size_t count) const { return count == 0 ? 0 : points[count - 1].gain; }
+  int32_t moves(size_t count) const { return count == 0 ? 0 : points[count - 1].moves; }
+
+  // Where going on from `taken` pays most per move, no further than `end`: how far, and what.
+  std::pair<size_t, double> best_stretch(size_t end) const {
+    std::pair<size_t, double> best{taken, 0};
+    for (size_t to = taken + 1; to <= end; ++to) {
+      const double merit =
+          weight * (gain(to) - gain(taken)) / std::max(moves(to) - moves(taken), 1);
+      if (merit > best.second) best = {to, merit};
+    }
+    return best;
   }
 };
 
@@ -33,10 +62,12 @@ class Update {
   Update(const BalanceRequest& request, bool grouped)
       : request_(request),
         topology_(request.topology),
-        search_(topology_, request.gpus_down, grouped),
+        climb_(topology_, request.gpus_down, grouped),
         grouped_(grouped),
         map_(request.current->map()),
-        incoming_(topology_.gpus) {}
+        incoming_(topology_.gpus),
+        sharpness_(sharpness(live_gpus(), gpu_error(topology_, request.forecast_error))),
+        price_(price_of(gpu_error(topology_, request.forecast_drift))) {}
 
   BalanceResult run() {
     double mean_of_layers = 0;
@@ -54,33 +85,59 @@ class Update {
   }
 
  private:
+  int32_t live_gpus() const {
+    return topology_.gpus - static_cast<int32_t>(request_.gpus_down.size());
+  }
   std::span<int32_t> row(int32_t layer) {
     return {map_.data() + static_cast<size_t>(layer) * topology_.slots,
             static_cast<size_t>(topology_.slots)};
+  }
+  std::span<const double> layer_of(std::span<const double> loads, int32_t layer) const {
+    const auto experts = static_cast<size_t>(topology_.logical_experts);
+    return loads.empty() ? loads : loads.subspan(layer * experts, experts);
   }
 
   // What must change in any case goes to the map at once, what would pay is kept as a path.
   // Returns the layer's mean GPU load.
   double find_path(int32_t layer) {
-    const auto experts = static_cast<size_t>(topology_.logical_experts);
-    if (!search_.start(row(layer), request_.loads.subspan(layer * experts, experts))) {
+    if (!climb_.start(row(layer), layer_of(request_.loads, layer),
+                      layer_of(request_.steady_loads, layer), kSteadyWeight)) {
       throw std::invalid_argument("layer " + std::to_string(layer) +
                                   ": the GPUs that are up have no place for every expert");
     }
-    const auto required = search_.slot_to_expert();
+    const auto required = climb_.slot_to_expert();
     count_incoming(row(layer), required);
     std::copy(required.begin(), required.end(), row(layer).begin());
-    LayerPath path;
-    path.layer = layer;
-    path.weight = search_.mean_load();
-    while (search_.imbalance() > request_.settle) {
-      const auto step = search_.improve(kLeastGainPerMove);
+    if (climb_.mean_load() > 0) climb(layer);
+    return climb_.mean_load();
+  }
+
+  void climb(int32_t layer) {
+    const double start = climb_.expected_peak(sharpness_);
+    // A layer that nothing could improve by the price of one move.
+    const double perfect = 1 + std::log(live_gpus()) / sharpness_;
+    if (start <= request_.settle || start - perfect < price_) return;
+    LayerPath path{.layer = layer, .weight = climb_.mean_load(), .points = {}};
+    const double least = std::max(kPriceOfAStep * price_, kLeastGainOfAStep);
+    double best_value = 0;
+    size_t best = 0;
+    int32_t moves = 0;
+    // As many steps as exchange every slot: a climb ends sooner.
+    while (path.points.size() < static_cast<size_t>(topology_.slots)) {
+      const auto step = climb_.improve(least);
       if (!step) break;
-      path.gain += step->gain * path.weight;
-      path.steps.push_back(*step);
+      moves += step->moves;
+      const double peak = climb_.expected_peak(sharpness_);
+      path.points.push_back({*step, start - peak, moves});
+      const double value = start - peak - price_ * moves;
+      if (value > best_value) {
+        best_value = value;
+        best = path.points.size();
+      }
+      if (peak <= request_.settle) break;
     }
-    if (!path.steps.empty()) paths_.push_back(std::move(path));
-    return search_.mean_load();
+    path.points.resize(best);
+    if (best > 0) paths_.push_back(std::move(path));
   }
 
   void count_incoming(std::span<const int32_t> before, std::span<const int32_t> after) {
@@ -94,51 +151,70 @@ class Update {
   void keep_best_layers() {
     const auto limit = static_cast<size_t>(request_.budget.layers);
     if (limit == 0 || paths_.size() <= limit) return;
+    const auto gain = [](const LayerPath& path) {
+      return path.weight * path.gain(path.points.size());
+    };
     std::stable_sort(paths_.begin(), paths_.end(),
-                     [](const LayerPath& a, const LayerPath& b) { return a.gain > b.gain; });
+                     [&](const LayerPath& a, const LayerPath& b) { return gain(a) > gain(b); });
     paths_.resize(limit);
   }
 
-  // The steps of all layers, each layer's in its order, best gain per move first, until the budget
-  // is spent.
+  // Stretches of all layers' paths, the best gain per move first, until the budget is spent.
   void take_steps() {
     while (true) {
       LayerPath* best = nullptr;
+      std::pair<size_t, double> stretch{0, 0};
       for (LayerPath& path : paths_) {
-        if (path.closed || path.taken == path.steps.size()) continue;
-        if (!best || path.merit() > best->merit()) best = &path;
+        if (path.closed) continue;
+        const auto next = path.best_stretch(affordable(path));
+        if (next.second > stretch.second) {
+          stretch = next;
+          best = &path;
+        }
       }
       if (!best) return;
-      const SearchStep& step = best->steps[best->taken];
-      if (!affordable(step)) {
-        best->closed = true;
-        continue;
-      }
-      for (int32_t i = 0; i < step.count; ++i) {
-        row(best->layer)[step.changes[i].slot] = step.changes[i].expert;
-        ++incoming_[topology_.gpu_of(step.changes[i].slot)];
-      }
-      moves_ += step.moves;
-      ++best->taken;
+      for (; best->taken < stretch.first; ++best->taken) take(*best);
+      best->closed = best->taken == best->points.size();
     }
   }
 
-  bool affordable(const SearchStep& step) const {
-    const MoveBudget& budget = request_.budget;
-    if (budget.moves > 0 && moves_ + step.moves > budget.moves) return false;
-    if (budget.moves_per_gpu == 0) return true;
+  void take(const LayerPath& path) {
+    const ClimbStep& step = path.points[path.taken].step;
     for (int32_t i = 0; i < step.count; ++i) {
-      if (incoming_[topology_.gpu_of(step.changes[i].slot)] >= budget.moves_per_gpu) return false;
+      row(path.layer)[step.changes[i].slot] = step.changes[i].expert;
+      ++incoming_[topology_.gpu_of(step.changes[i].slot)];
     }
-    return true;
+    moves_ += step.moves;
+  }
+
+  // How far along a path the budget reaches from where it is.
+  size_t affordable(const LayerPath& path) const {
+    const MoveBudget& budget = request_.budget;
+    if (budget.moves == 0 && budget.moves_per_gpu == 0) return path.points.size();
+    std::vector<int64_t> incoming = incoming_;
+    size_t end = path.taken;
+    for (; end < path.points.size(); ++end) {
+      const LayerPath::Point& point = path.points[end];
+      const int64_t moves = moves_ + point.moves - path.moves(path.taken);
+      if (budget.moves > 0 && moves > budget.moves) break;
+      bool fits = true;
+      for (int32_t i = 0; i < point.step.count; ++i) {
+        const int64_t received = ++incoming[topology_.gpu_of(point.step.changes[i].slot)];
+        fits = fits && (budget.moves_per_gpu == 0 || received <= budget.moves_per_gpu);
+      }
+      if (!fits) break;
+    }
+    return end;
   }
 
   const BalanceRequest& request_;
   const Topology& topology_;
-  LayerClimb search_;
+  LayerClimb climb_;
   const bool grouped_;
   std::vector<int32_t> map_;
   std::vector<int64_t> incoming_;  // [gpus]
+  const double sharpness_;
+  const double price_;  // of a move: drop of a layer's expected peak that it must buy
   int64_t moves_ = 0;
   std::vector<LayerPath> paths_;
 };

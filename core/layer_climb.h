@@ -1,5 +1,9 @@
 // Improves one layer of a placement by few slots at a time: exchanges between GPUs, and spare
 // replicas turned over to experts of full GPUs. What `incremental` is made of.
+//
+// It goes down the sum of high powers of the GPUs' loads, the best step per move first: a soft
+// maximum, in which lowering any of several full GPUs counts. What a step is worth in the end,
+// the caller judges by expected_peak().
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,11 +22,10 @@ struct SlotChange {
 };
 
 // One improvement: one slot turned over, or two exchanged.
-struct SearchStep {
+struct ClimbStep {
   SlotChange changes[2];
   int32_t count = 0;
   int32_t moves = 0;  // more than before, against the layer as it was given
-  double gain = 0;    // drop of the layer's smoothed peak, in mean GPU loads
 };
 
 class LayerClimb {
@@ -30,64 +33,92 @@ class LayerClimb {
   // `grouped`: no expert group may come to lie on more nodes than before.
   LayerClimb(const Topology& topology, std::span<const int32_t> gpus_down, bool grouped);
 
-  // Takes one layer: slots [slots] and loads [logical_experts], which must stay alive. Empties the
-  // slots of GPUs that are down and second copies on a GPU, then fills every empty slot. False:
-  // some expert finds no place.
-  bool start(std::span<const int32_t> slot_to_expert, std::span<const double> loads);
+  // Takes one layer: slots [slots], the load [logical_experts] to plan for, and a second one of
+  // this weight (0 .. 1; 0: none, `steady` may be empty): experts that are full under both count
+  // for more. Empties the slots of GPUs that are down and second copies on a GPU, then fills every
+  // empty slot. False: some expert finds no place.
+  bool start(std::span<const int32_t> slot_to_expert, std::span<const double> loads,
+             std::span<const double> steady, double steady_weight);
 
-  double imbalance() const;  // max / mean GPU load
-  double mean_load() const { return mean_; }
+  double mean_load() const { return mean_; }  // of a GPU, in tokens
   std::span<const int32_t> slot_to_expert() const { return row_; }
 
+  // Expected maximum over GPUs of their loads, in mean loads, when each comes out by chance as much
+  // above or below as 1 / sharpness says (see core/noise_floor.h).
+  double expected_peak(double sharpness) const;
+
   // The best change by gain per move, already carried out; nothing when none gains at least
-  // `least_gain` per move.
-  std::optional<SearchStep> improve(double least_gain);
+  // `least_gain` per move (of the soft maximum, in mean GPU loads).
+  std::optional<ClimbStep> improve(double least_gain);
 
  private:
+  static constexpr size_t kMostLanes = 2;
+
+  // The layer under one load. Loads are in mean GPU loads, divided by speed where of a GPU.
+  struct Lane {
+    float weight = 0;
+    std::vector<float> expert_load;  // [experts]
+    std::vector<float> share;        // [slots] load of the replica there
+    std::vector<float> gpu_load;     // [gpus]
+    std::vector<float> gpu_term;     // [gpus] its high power
+    std::vector<float> slot_load;    // [slots] the same, of the slot's GPU
+    std::vector<float> slot_term;    // [slots]
+  };
+
   struct Candidate {
-    SlotChange changes[2];
-    int32_t count = 0;
-    int32_t moves = 0;
-    double potential = 0;
-    double merit = 0;
+    ClimbStep step;
+    double merit = 0;  // gain per move
   };
 
   bool down(int32_t gpu) const { return speed_[gpu] == 0; }
-  bool holds(int32_t gpu, int32_t expert) const {
-    return copies_[static_cast<size_t>(gpu) * experts_ + expert] > 0;
+  bool holds(int32_t gpu, int32_t expert) const { return copies_[cell(gpu, expert)] > 0; }
+  size_t cell(int32_t gpu, int32_t expert) const {
+    return static_cast<size_t>(gpu) * experts_ + expert;
   }
+  float power(float x) const;
   int32_t move_cost(int32_t slot, int32_t expert) const;
-  double share(int32_t expert) const { return load_[expert] / replicas_[expert]; }
-  double gpu_term(double gpu_load, int32_t gpu) const;
   bool group_may_lie_on(int32_t expert, int32_t gpu) const;
-  void vacate(bool keep_duplicates);
-  bool fill();
+
+  // layer_repair.cc
+  bool find_place(int32_t expert);
+  bool fill(int32_t slot);
+  bool repair();
+
+  void take_loads(Lane& lane, float weight, std::span<const double> loads);
   void put(int32_t slot, int32_t expert);
-  void recount();
   void weigh();
+  void weigh(Lane& lane);
   int32_t fullest_gpu() const;
-  void try_exchanges(int32_t gpu, double least_gain, Candidate& best) const;
-  void try_turnovers(int32_t gpu, double least_gain, Candidate& best) const;
-  double potential_after_turnover(int32_t slot, int32_t expert) const;
-  void consider(const Candidate& candidate, double least_gain, Candidate& best) const;
+  double soft_peak() const;
+  void consider(const ClimbStep& step, double change, Candidate& best) const;
+  void try_exchanges(int32_t gpu, Candidate& best);
+  void try_exchanges_of(int32_t slot, Candidate& best);
+  void try_turnovers(int32_t gpu, Candidate& best);
+  void try_turnover(int32_t slot, int32_t expert, double relief, Candidate& best);
+  double relief(int32_t expert) const;
+  double added_change(int32_t slot, int32_t expert) const;
+  bool spare(int32_t slot) const;
+  double turnover_change(int32_t slot, int32_t expert) const;
 
   const Topology& topology_;
   const bool grouped_;
   const int32_t experts_;
-  const int32_t width_;                // slots of a GPU
-  std::vector<double> speed_;          // [gpus] 0: down
-  std::vector<int32_t> base_;          // [slots] the layer as given
-  std::vector<int32_t> row_;           // [slots] now
-  std::vector<double> load_;           // [experts] in mean GPU loads
-  std::vector<int32_t> replicas_;      // [experts]
-  std::vector<int32_t> copies_;        // [gpus, experts] now
-  std::vector<int32_t> base_copies_;   // [gpus, experts] as given
-  std::vector<double> gpu_load_;       // [gpus] load / speed, in mean GPU loads
-  std::vector<int32_t> on_node_;       // [groups, nodes] slots of a group on a node
-  std::vector<int32_t> spread_;        // [groups] nodes it may lie on
-  mutable std::vector<double> shift_;  // [gpus] scratch of a turnover
+  const int32_t width_;        // slots of a GPU
+  std::vector<double> speed_;  // [gpus] 0: down
+  double live_gpus_ = 0;
+  std::vector<float> inverse_speed_;           // [slots] of the slot's GPU
+  std::vector<int32_t> row_;                   // [slots] now
+  std::vector<int32_t> replicas_;              // [experts]
+  std::vector<uint16_t> copies_;               // [gpus, experts] now
+  std::vector<uint16_t> base_copies_;          // [gpus, experts] as given
+  std::vector<std::vector<int32_t>> holders_;  // [experts] GPUs that hold it
+  std::vector<int32_t> on_node_;               // [groups, nodes] slots of a group on a node
+  std::vector<int32_t> spread_;                // [groups] nodes it lay on
+  std::vector<Lane> lanes_;
+  int doublings_ = 0;  // the power is 8 << doublings
+  double slope_ = 0;   // of the soft maximum against the sum of powers
   double mean_ = 0;
-  double potential_ = 0;
+  std::vector<float> changes_;  // [slots] scratch
 };
 
 }  // namespace eplbd

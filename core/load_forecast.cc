@@ -22,7 +22,10 @@ constexpr double kScoreKept = 0.98;
 constexpr double kErrorKept = 0.7;
 constexpr double kUsualKept = 0.95;
 constexpr double kDriftKept = 0.95;
-constexpr size_t kDriftMemory = 4;
+constexpr size_t kDriftMemory = 4;  // its half-life is the "some seconds" of drift()
+constexpr size_t kSteadyMemory = 4;
+// Folds after which the space, and with it the drift, is known well enough to tell.
+constexpr int kFoldsToKnow = 16;
 // An error this much over the usual one, and twice it, is a jump of the load.
 constexpr double kJump = 0.5;
 // Folds averaged before the space learns from them: a single one is mostly noise.
@@ -76,6 +79,18 @@ void LoadForecast::read(TimePoint now, std::span<double> loads) const {
   for (size_t layer = 0; layer < layers_; ++layer) {
     const double scale = decay * memory.layer_tokens[layer] / static_cast<double>(experts_);
     for (size_t i = layer * experts_; i < (layer + 1) * experts_; ++i) loads[i] = scale * load[i];
+  }
+}
+
+void LoadForecast::read_steady(std::span<double> loads) const {
+  const Memory& memory = memories_[kSteadyMemory];
+  const double scale = 1 / static_cast<double>(experts_);
+  for (size_t layer = 0; layer < layers_; ++layer) {
+    const double tokens =
+        memory.tokens > 0 ? scale * memory.layer_tokens[layer] / memory.tokens : 0;
+    for (size_t i = layer * experts_; i < (layer + 1) * experts_; ++i) {
+      loads[i] = tokens * memory.loads[i];
+    }
   }
 }
 
@@ -212,7 +227,7 @@ void LoadForecast::follow_drift() {
     const double step = now.position[k] / now.tokens - then.position[k] / then.tokens;
     squares += step * step;
   }
-  if (squares == 0) return;
+  if (++folds_ < kFoldsToKnow || squares == 0) return;
   const double drift = std::sqrt(squares / static_cast<double>(pending_.size()));
   // The mean of logarithms: a jump does not count for more than it lasts.
   drift_ = drift_ == 0 ? drift : std::pow(drift_, kDriftKept) * std::pow(drift, 1 - kDriftKept);

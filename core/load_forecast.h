@@ -31,6 +31,8 @@ class LoadForecast {
 
   // Expected load [layers, logical_experts], in the tokens that half_life() holds.
   void read(TimePoint now, std::span<double> loads) const;
+  // The load over the last half minute or so, in tokens of some such time.
+  void read_steady(std::span<double> loads) const;
   double tokens(TimePoint now) const;
   Duration half_life() const;  // outside the space of known workloads
 
@@ -73,6 +75,7 @@ class LoadForecast {
   double squared_error_ = 0;  // of the forecasts lately, a cell
   double usual_error_ = 0;    // of forecasts: tokens x squares, a cell
   double drift_ = 0;
+  int folds_ = 0;
   double surprise_ = 0;                 // of the load being folded: its excess over that
   std::vector<double> pending_;         // [cells] tokens since the last fold
   std::vector<double> pending_layers_;  // [layers]
