@@ -39,8 +39,10 @@ QUICK = {
 def program(name: str) -> str:
     """From the environment, as ctest sets it: EPLBD, EPLBCTL; else from PATH."""
     found = os.environ.get(name.upper()) or shutil.which(name)
-    if not found or not os.access(found, os.X_OK):
+    if not found:
         raise unittest.SkipTest(f"no {name}: set {name.upper()} to the built program")
+    if not os.access(found, os.X_OK):
+        raise AssertionError(f"{found}: no program")
     return found
 
 
@@ -125,12 +127,14 @@ class Daemon:
         )
         self.process: subprocess.Popen | None = None
         self.status: dict = {}
+        self.bound: dict = {}  # where it listened: a restart takes the same ports
 
     # ---- life ----
 
     def start(self) -> Daemon:
-        # JSON is YAML.
+        self.config = merged(self.config, self.bound)
         config = self.folder / "eplbd.yaml"
+        # JSON is YAML.
         config.write_text(json.dumps(self.config, indent=1))
         with open(self.folder / "log", "ab") as log:
             command = [program("eplbd"), "--config", str(config)]
@@ -139,13 +143,16 @@ class Daemon:
         eventually(self._answers, "eplbd answers on its control socket", 20)
         self.status = self.get_json("/api/v1/status")
         endpoints = self.status["endpoints"]
-        self.counts, self.placements = endpoints["counts"][0], endpoints["placements"][0]
+        # libzmq names a loopback port of its IPv6 socket the mapped way.
+        self.counts, self.placements = (
+            endpoints[name][0].replace("[::ffff:127.0.0.1]", "127.0.0.1")
+            for name in ("counts", "placements")
+        )
         self.http = endpoints["http"].removeprefix("http://")
-        self.config["endpoints"] = {
-            "counts": {"bind": [self.counts]},
-            "placements": {"bind": [self.placements]},
+        self.bound = {
+            "endpoints": {"counts": {"bind": [self.counts]}, "placements": {"bind": [self.placements]}},
+            "http": {"listen": self.http},
         }
-        self.config["http"]["listen"] = self.http
         return self
 
     def _answers(self) -> bool:

@@ -107,14 +107,31 @@ class ApplyProtocol(DaemonTest):
         self.begin()
         identity, table = self.update()
         self.report(identity, table, "applied")
-        # The group started anew from a file: a map that nobody published.
-        own = np.roll(INITIAL, 5, axis=1)
-        self.report((0, 0), own, "idle")
+        own = np.roll(INITIAL, 5, axis=1)  # a map that nobody published, under a name of ours
+        self.report(identity, own, "idle")
         eventually(lambda: np.array_equal(self.subject.placement()[1], own), "adopted")
-        self.follower.held = self.follower.held[0], own
-        (term, version), following = self.update()
-        self.assertGreater((term, version), identity)
-        self.assertEqual(violations(following, EXPERTS, GPUS, own), [])
+        self.load = skewed_load(7, **SHAPE, sigma=0.9)
+        following, table = self.update()
+        self.assertGreater(following, identity)
+        self.assertEqual(self.follower.message["base_version"], identity[1])
+        self.assertEqual(violations(table, EXPERTS, GPUS, own), [])
+
+    def test_a_group_that_restarts_is_brought_to_the_newest(self):
+        self.begin()
+        identity, table = self.update()
+        self.report(identity, table, "applied")
+        eventually(lambda: self.subject.metrics()("apply_seconds_count") == 1, "applied")
+        self.counter.restart()
+        self.reporter.restart()
+        self.report((0, 0), INITIAL, "idle")
+        joined = Follower(self.subject.placements)
+        self.addCleanup(joined.close)
+        self.assertTrue(joined.poll(2))
+        self.assertEqual(joined.held[0], identity)
+        np.testing.assert_array_equal(joined.held[1], table)
+        self.expect_verdict("applying")
+        self.report(identity, table, "applied")
+        eventually(lambda: self.subject.metrics()("apply_seconds_count") == 2, "applied again")
 
     def test_a_report_above_what_we_know_starts_a_new_term(self):
         self.begin()

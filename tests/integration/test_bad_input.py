@@ -117,11 +117,12 @@ class BadInput(DaemonTest):
             ("counts", "text"),
             ("kind", 1),
             ("scope", []),
-            ("gpu_tokens", 3),
             ("engine", 5),
         ):
             with self.subTest(f"{key}={str(value)[:10]}"):
                 self.expect("missing_key", lambda: self.bad.counts(LOAD, **{key: value}))
+
+        self.expect("missing_key", lambda: self.bad.send({**self.bad.message(LOAD), "gpu_tokens": 3}))
 
     def test_type_and_version(self):
         self.expect("unknown_type", lambda: self.bad.counts(LOAD, type="weather"))
@@ -169,7 +170,6 @@ class BadInput(DaemonTest):
         )
 
     def test_engines(self):
-        self.good.counts(LOAD)
         self.good_still_counts()
         self.expect("wrong_engine", lambda: self.bad.counts(LOAD, engine="other"))
         self.expect("wrong_engine", lambda: self.bad.state(initial_map(**SHAPE), engine="other"))

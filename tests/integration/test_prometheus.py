@@ -98,6 +98,7 @@ class PrometheusTest(DaemonTest):
         daemon = self.daemon(mode="observe")
         prometheus = self.prometheus(daemon)
         publisher = Publisher(daemon.counts, source="dp0").connected()
+        self.addCleanup(publisher.close)
         tokens = np.ones((SHAPE["layers"], SHAPE["logical_experts"]), np.uint32)
         publisher.counts(tokens)
         eventually(

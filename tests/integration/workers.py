@@ -34,6 +34,7 @@ class Publisher:
         self.socket.reconnect_ivl = 20
         self.socket.reconnect_ivl_max = 100
         self.socket.immediate = True
+        self.socket.xpub_verbose = True  # the same subscription again: the daemon is a new one
         self.socket.connect(endpoint)
         self.totals = None
         self.gpu_totals = None
@@ -47,10 +48,13 @@ class Publisher:
         self.totals = self.gpu_totals = None
 
     def connected(self, timeout: float = 5.0) -> Publisher:
-        if not self.socket.poll(timeout * 1000):
-            raise AssertionError("no subscription came")
-        while self.socket.poll(0):
-            self.socket.recv()
+        """Waits until the daemon subscribes; after a restart, until it does so anew."""
+        deadline = time.monotonic() + timeout
+        subscribed = False
+        while not subscribed or self.socket.poll(0):
+            if not self.socket.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise AssertionError("no subscription came")
+            subscribed = self.socket.recv()[:1] == b"\1"
         return self
 
     def message(self, new, steps=1, gpu_tokens=None, **changes) -> dict:

@@ -29,13 +29,22 @@ class PlacementTracker:
         self._heard = heard
         self.placement = running
         self.announced = running.id
+        self._declined = running.id
         self.mode = ""
         self.rejected = 0
         self._last_heard: Optional[float] = None
 
     @property
     def behind(self) -> bool:
-        return self.announced > self.placement.id
+        return self.announced > max(self.placement.id, self._declined)
+
+    def decline(self, running: Placement) -> None:
+        """The newest could not be applied: `running` still runs. It is taken when it comes again.
+
+        The daemon publishes it again when it finds the time right; we do not ask for it.
+        """
+        self._declined = max(self._declined, self.placement.id)
+        self.placement = running
 
     def silence(self, now: float) -> Optional[float]:
         """Seconds since the daemon was heard; None: never."""
@@ -130,6 +139,10 @@ class PlacementSubscriber:
         now = time.monotonic()
         silence = self.tracker.silence(now)
         return (now - self._started if silence is None else silence) > self._stale_seconds
+
+    def decline(self, running: Placement) -> None:
+        """The placement that poll() returned could not be applied; see PlacementTracker."""
+        self.tracker.decline(running)
 
     def poll(self, timeout: float = 0.0) -> Optional[Placement]:
         """Waits up to `timeout` seconds; the newest placement if one came, else None.
