@@ -13,16 +13,15 @@ import zmq
 _KEY_CHARACTERS = 40
 
 
-def read_key(path: Union[str, os.PathLike[str]], key: str) -> str:
-    """The key named "public-key" or "secret-key" in a file: a bare key or a `NAME = "KEY"` line."""
+def read_key(path: Union[str, os.PathLike[str]]) -> str:
+    """The first key of a file. Lines that begin with "# ", and what follows a key, are left out."""
     for line in Path(path).read_text("utf-8").splitlines():
-        name, separator, value = line.partition("=")
-        # A bare key may hold "=" itself, so only a known name in front makes a line a pair.
-        text = value if separator and name.strip() == key else line
-        text = text.strip().strip('"')
-        if len(text) == _KEY_CHARACTERS and not text.startswith("#"):
-            return text
-    raise ValueError(f"{path}: holds no {key} of {_KEY_CHARACTERS} characters")
+        if line and not line.startswith("# "):
+            key = line.split()[0]
+            if len(key) == _KEY_CHARACTERS:
+                return key
+            break
+    raise ValueError(f"{path}: holds no CURVE key, {_KEY_CHARACTERS} characters of Z85")
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class CurveKeys:
         secret_file: Union[str, os.PathLike[str]], server_file: Union[str, os.PathLike[str]]
     ) -> CurveKeys:
         """The public key is computed from the secret one; the server's is its public key."""
-        secret = read_key(secret_file, "secret-key")
+        secret = read_key(secret_file)
         public = zmq.curve_public(secret.encode()).decode()
-        return CurveKeys(public, secret, read_key(server_file, "public-key"))
+        return CurveKeys(public, secret, read_key(server_file))
 
     def apply(self, socket: zmq.Socket) -> None:
         socket.curve_publickey = self.public.encode()
