@@ -47,7 +47,8 @@ without them at
 .IR /run/eplbd/control.sock .
 Every command that reads takes
 .B \\-\\-json
-for scripts.
+for scripts, and every command
+.BR \\-\\-help .
 .SH OPTIONS
 EOF
 options "$program"
