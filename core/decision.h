@@ -61,6 +61,7 @@ struct PlacementUpdate {
 struct Decision {
   Verdict verdict = Verdict::no_counts;
   double imbalance = 0;        // of the placement in force, now; 0: no tokens
+  double worst_layer = 0;      // imbalance of the layer where it is highest
   double imbalance_after = 0;  // of the candidate; 0: none was made
   double tokens = 0;           // in the window
   double tokens_per_gpu_step = 0;

@@ -19,14 +19,16 @@ constexpr double kSteadyWeight = 0.3;
 constexpr double kPriceOfAStep = 0.1;
 constexpr double kLeastGainOfAStep = 2e-5;
 
-// What a move must gain. The faster loads drift, the shorter a gain lasts.
-constexpr double kUsualPrice = 0.0015;
+// What a move must gain. The faster loads drift, the shorter a gain lasts; as long as that is not
+// known, what chance does is a hint.
 constexpr double kLeastPrice = 0.0008;
-constexpr double kMostPrice = 0.005;
+constexpr double kMostPrice = 0.01;
 constexpr double kPricePerDrift = 0.5;
+constexpr double kPricePerError = 0.1;
 
-double price_of(double drift) {
-  return drift > 0 ? std::clamp(kPricePerDrift * drift, kLeastPrice, kMostPrice) : kUsualPrice;
+double price_of(double drift, double error) {
+  const double price = drift > 0 ? kPricePerDrift * drift : kPricePerError * error;
+  return std::clamp(price, kLeastPrice, kMostPrice);
 }
 
 // The steps that one layer would take, in their order.
@@ -67,7 +69,8 @@ class Update {
         map_(request.current->map()),
         incoming_(topology_.gpus),
         sharpness_(sharpness(live_gpus(), gpu_error(topology_, request.forecast_error))),
-        price_(price_of(gpu_error(topology_, request.forecast_drift))) {}
+        price_(price_of(gpu_error(topology_, request.forecast_drift),
+                        gpu_error(topology_, request.forecast_error))) {}
 
   BalanceResult run() {
     double mean_of_layers = 0;

@@ -65,7 +65,9 @@ Decision Rebalancer::measure(Now now, std::vector<double>& loads) const {
   loads = this->loads(now);
   decision.tokens = std::accumulate(loads.begin(), loads.end(), 0.0);
   decision.tokens_per_gpu_step = sources_.tokens_per_gpu_step(now.steady);
-  decision.imbalance = imbalance_of(*topology_, group_.in_force(), loads, gpus_down_).whole_model;
+  const Imbalance imbalance = imbalance_of(*topology_, group_.in_force(), loads, gpus_down_);
+  decision.imbalance = imbalance.whole_model;
+  decision.worst_layer = *std::max_element(imbalance.layers.begin(), imbalance.layers.end());
   decision.publish_again =
       mode() == Mode::active && group_.due_again(options_.workers.apply_timeout, now.steady);
   return decision;
@@ -112,8 +114,10 @@ Rebalancer::Rule Rebalancer::check_trigger(Now now, Decision& decision) const {
     }
     return Verdict::cooling_down;
   }
-  if (decision.imbalance <= options_.trigger.imbalance) {
-    decision.detail = "imbalance " + number(decision.imbalance) + ", not above " +
+  // A layer is enough: whether it is worth an update, min_gain tells.
+  if (std::max(decision.imbalance, decision.worst_layer) <= options_.trigger.imbalance) {
+    decision.detail = "imbalance " + number(decision.imbalance) + ", worst layer " +
+                      number(decision.worst_layer) + ": not above " +
                       number(options_.trigger.imbalance);
     return Verdict::balanced;
   }
@@ -190,7 +194,12 @@ void Rebalancer::solve(Now now, std::span<const double> loads, UpdateReason reas
                          .gpus_down = gpus_down_,
                          .budget = budget,
                          .settle = options_.trigger.settle,
+                         .steady_loads = {},
+                         .forecast_error = window_.forecast_error(),
+                         .forecast_drift = window_.forecast_drift(),
                          .keep_searching = {}};
+  std::vector<double> steady(loads.size());
+  if (window_.read_steady(steady)) request.steady_loads = steady;
   Placement candidate;
   bool grouped = hierarchical;
   try {
