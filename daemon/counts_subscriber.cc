@@ -94,7 +94,7 @@ CountsSubscriber::CountsSubscriber(boost::asio::io_context& io, void* zmq_contex
   zmq_setsockopt(impl.socket, ZMQ_MAXMSGSIZE, &kMaxFrameBytes, sizeof(kMaxFrameBytes));
   zmq_setsockopt(impl.socket, ZMQ_SUBSCRIBE, impl.topic.data(), impl.topic.size());
   impl.monitor = std::make_unique<ZmqMonitor>(
-      io, zmq_context, impl.socket, "counts", [&impl, curve](ZmqMonitor::Event event) {
+      io, zmq_context, impl.socket, [&impl, curve](ZmqMonitor::Event event) {
         if (event == ZmqMonitor::Event::disconnected) {
           impl.handler.connection_ended();
         } else if (curve != nullptr) {

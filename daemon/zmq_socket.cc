@@ -3,6 +3,7 @@
 
 #include <zmq.h>
 
+#include <cstdint>
 #include <cstring>
 #include <stdexcept>
 
@@ -74,10 +75,11 @@ struct ZmqMonitor::Impl {
 };
 
 ZmqMonitor::ZmqMonitor(boost::asio::io_context& io, void* zmq_context, void* socket,
-                       const char* name, std::function<void(Event)> handler)
+                       std::function<void(Event)> handler)
     : impl_(std::make_unique<Impl>()) {
   impl_->handler = std::move(handler);
-  const std::string address = std::string("inproc://monitor.") + name;
+  const std::string address =
+      "inproc://monitor." + std::to_string(reinterpret_cast<uintptr_t>(socket));
   const int events = ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                      ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
   if (zmq_socket_monitor(socket, address.c_str(), events) != 0) {

@@ -27,7 +27,7 @@ std::vector<std::string> bind_all(void* socket, const std::vector<std::string>& 
 class ZmqMonitor {
  public:
   enum class Event { disconnected, handshake_failed };
-  ZmqMonitor(boost::asio::io_context& io, void* zmq_context, void* socket, const char* name,
+  ZmqMonitor(boost::asio::io_context& io, void* zmq_context, void* socket,
              std::function<void(Event)> handler);
   ~ZmqMonitor();
   ZmqMonitor(const ZmqMonitor&) = delete;

@@ -1,0 +1,115 @@
+// Once warm, a counts message costs no allocation: from its frames through the wire, the window and
+// the metrics. Counted by an operator new of our own, for this thread alone: libzmq's own threads
+// and the sender do as they like.
+// SPDX-License-Identifier: Apache-2.0
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <new>
+#include <thread>
+#include <zmq.hpp>
+
+#include "daemon/counts_subscriber.h"
+#include "daemon/deployment.h"
+#include "daemon/placement_publisher.h"
+#include "daemon/state_file.h"
+#include "daemon/state_saver.h"
+#include "daemon/wire.h"
+#include "tests/daemon/folder.h"
+#include "tests/daemon/loop.h"
+
+namespace {
+
+thread_local uint64_t allocations = 0;
+
+void* counted(size_t size) {
+  ++allocations;
+  void* memory = std::malloc(size == 0 ? 1 : size);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+}  // namespace
+
+void* operator new(size_t size) { return counted(size); }
+void* operator new[](size_t size) { return counted(size); }
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete[](void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
+
+using namespace eplbd;
+
+TEST_CASE("the counter counts") {
+  const uint64_t before = allocations;
+  delete new int;
+  CHECK(allocations == before + 1);
+}
+
+TEST_CASE("a counts message allocates nothing once warm") {
+  const Topology topology{.layers = 58,
+                          .logical_experts = 256,
+                          .slots = 288,
+                          .gpus = 32,
+                          .layer_ids = {},
+                          .gpu_speeds = {}};
+  const Folder folder;
+  zmq::context_t context;
+  boost::asio::io_context io;
+  const StateFile file(folder.path(), "ds", topology);
+  StateSaver saver(io, file);
+  Metrics metrics("ds", topology, "test");
+  PlacementPublisher publisher(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr,
+                               {[] {}, [] {}});
+  Deployment deployment("ds", topology, {}, {}, publisher, saver, metrics);
+
+  constexpr uint64_t kWarmUp = 50;
+  constexpr uint64_t kMessages = 500;
+  uint64_t received = 0;
+  uint64_t spent = 0;
+  uint64_t tokens = 0;
+  CountsHandler handler;
+  handler.message = [&](const CountsMessage& message) {
+    const uint64_t before = allocations;
+    const WorkerMessage decoded =
+        decode_worker_message(message.sequence, message.payload, topology);
+    const auto* report = std::get_if<CountsReport>(&decoded);
+    if (report == nullptr) return;
+    deployment.take(*report, message.bytes);
+    if (++received > kWarmUp) spent += allocations - before;
+    tokens += report->counts[0];
+  };
+  handler.rejected = [](RejectReason, std::string_view) {};
+  handler.connection_ended = [] {};
+  CountsSubscriber subscriber(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr, handler);
+
+  std::thread sender([&, endpoint = subscriber.endpoints()[0]] {
+    zmq::socket_t socket(context, zmq::socket_type::xpub);
+    socket.set(zmq::sockopt::sndhwm, 0);
+    socket.connect(endpoint);
+    zmq::message_t subscription;
+    (void)socket.recv(subscription);
+    std::vector<uint32_t> counts(static_cast<size_t>(topology.layers) * topology.logical_experts);
+    for (uint64_t i = 0; i < kWarmUp + kMessages; ++i) {
+      for (uint32_t& count : counts) count += 3;
+      CountsReport report;
+      report.source = i % 2 == 0 ? "dp0" : "dp1";
+      report.sequence = i / 2;
+      report.epoch = 1;
+      report.since = 1000;
+      report.ts = 1001 + static_cast<double>(i);
+      report.steps = 1;
+      report.cumulative = true;
+      report.counts = PackedArray<uint32_t>(std::as_bytes(std::span(counts)));
+      const std::string payload = encode_counts(report);
+      socket.send(zmq::str_buffer("ds"), zmq::send_flags::sndmore);
+      socket.send(zmq::buffer(encode_sequence(report.sequence)), zmq::send_flags::sndmore);
+      socket.send(zmq::buffer(payload));
+    }
+  });
+  const bool all = run_until(io, [&] { return received == kWarmUp + kMessages; });
+  sender.join();
+  REQUIRE(all);
+  CHECK(tokens > 0);
+  CHECK(deployment.rebalancer().sources().sources().size() == 2);
+  CHECK(spent == 0);
+}
