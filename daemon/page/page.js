@@ -1,6 +1,6 @@
 // Asks /api/v1/status once a second and shows it. Everything that came from outside is put in as
 // text, never as markup: workers choose their own names.
-const kPollMs = 1000, kPatienceMs = 4000, kKeepSeconds = 3600, kWorkersShown = 200;
+const kPollMs = 1000, kPatienceMs = 4000, kKeepSeconds = 3600, kWorkersShown = 200, kUpdatesShown = 20;
 const $ = id => document.getElementById(id);
 const charts = {history: new HistoryChart(), gpus: new GpuChart(), heat: new HeatChart()};
 let points = [];      // [ts, imbalance, imbalance of the initial placement], oldest first
@@ -135,7 +135,6 @@ function movedList(update) {
 // An update never changes, so it is built once: what a reader opened stays open.
 function showUpdates(s) {
   const updates = s.updates || [];
-  $('updates-none').hidden = updates.length > 0;
   const name = u => `${u.term}.${u.version}`;
   const known = new Map([...$('updates').children].map(node => [node.dataset.name, node]));
   const nodes = updates.map(u => {
@@ -151,6 +150,10 @@ function showUpdates(s) {
     });
     return details;
   });
+  // A restarted daemon tells of none; what was shown before is still so.
+  const older = [...known.values()].filter(node => !nodes.includes(node));
+  nodes.push(...older.slice(0, Math.max(0, kUpdatesShown - nodes.length)));
+  $('updates-none').hidden = nodes.length > 0;
   if (nodes.length !== known.size || nodes.some((node, i) => $('updates').children[i] !== node)) $('updates').replaceChildren(...nodes);
 }
 

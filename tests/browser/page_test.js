@@ -84,6 +84,7 @@ const cases = {
     const update = status.updates[0], details = page.locator('#updates details').first();
     assert.match(await details.innerText(), new RegExp(`v${update.version}\\b`));
     await details.locator('summary').click();
+    await details.locator('.moved').waitFor();
     const shown = await details.locator('dd span').allInnerTexts();
     const expected = update.moved.map(([, expert, from, to]) =>
         `expert ${expert}: ${from < 0 ? 'disk' : `GPU ${from}`} → GPU ${to}`);
@@ -107,8 +108,8 @@ const cases = {
   },
 
   async 'can be used by keyboard alone'(page) {
+    await page.reload();  // a fresh page has the focus at its start
     const status = await nextStatus(page);
-    await page.evaluate(() => document.activeElement.blur());
     await page.keyboard.press('Tab');
     assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to content');
     const visited = new Set();
@@ -164,6 +165,7 @@ const cases = {
     assert.match(await text(page, '#link'), /^live again since /);
     assert.match(await tile(page, 'Placement'), new RegExp(`^v${after.placement.version}\\b`));
     assert.equal(await page.evaluate(() => window.marker), 1);
+    assert.match(await text(page, '#updates'), new RegExp(`v${before.updates[0].version}\\b`));
     assert.ok(await page.evaluate(() => points.length) > kept, 'the curve from before is kept');
   },
 };
