@@ -8,12 +8,31 @@ from __future__ import annotations
 
 import struct
 import time
+from typing import NamedTuple
 
 import msgpack
 import numpy as np
 import zmq
 
 CONTEXT = zmq.Context.instance()
+
+
+class Keys(NamedTuple):
+    """CURVE: a worker's own pair, and the daemon's public key."""
+
+    public: bytes
+    secret: bytes
+    server: bytes
+
+
+def new_socket(kind: int, keys: Keys | None) -> zmq.Socket:
+    made = CONTEXT.socket(kind)
+    made.linger = 0
+    made.reconnect_ivl = 20
+    made.reconnect_ivl_max = 100
+    if keys:
+        made.curve_publickey, made.curve_secretkey, made.curve_serverkey = keys
+    return made
 
 
 def sequence_frame(sequence: int) -> bytes:
@@ -23,16 +42,15 @@ def sequence_frame(sequence: int) -> bytes:
 class Publisher:
     """A PUB socket of one source. counts() sends `new` tokens [layers, experts]."""
 
-    def __init__(self, endpoint, deployment="test", source="dp0", kind="cumulative", **keys):
+    def __init__(
+        self, endpoint, deployment="test", source="dp0", kind="cumulative", *, curve=None, **keys
+    ):
         self.topic = deployment.encode()
         self.kind = kind
         self.keys = {"source": source, **keys}
         self.running = (0, 0)
-        self.socket = CONTEXT.socket(zmq.XPUB)  # PUB that tells when the daemon has subscribed
-        self.socket.linger = 0
+        self.socket = new_socket(zmq.XPUB, curve)  # PUB that tells when the daemon has subscribed
         self.socket.sndhwm = 0
-        self.socket.reconnect_ivl = 20
-        self.socket.reconnect_ivl_max = 100
         self.socket.immediate = True
         self.socket.xpub_verbose = True  # the same subscription again: the daemon is a new one
         self.socket.connect(endpoint)
@@ -122,16 +140,13 @@ class Publisher:
 class Follower:
     """A SUB socket that keeps what it sees. `held` is ((term, version), map)."""
 
-    def __init__(self, endpoint, deployment="test", held=((0, 0), None)):
+    def __init__(self, endpoint, deployment="test", held=((0, 0), None), *, curve=None):
         self.topic = deployment.encode()
         self.held = held
         self.message: dict = {}
         self.seen: list[dict] = []
         self.heartbeats: list[dict] = []
-        self.socket = CONTEXT.socket(zmq.SUB)
-        self.socket.linger = 0
-        self.socket.reconnect_ivl = 20
-        self.socket.reconnect_ivl_max = 100
+        self.socket = new_socket(zmq.SUB, curve)
         self.socket.subscribe(self.topic)
         self.socket.connect(endpoint)
 

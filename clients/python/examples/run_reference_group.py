@@ -211,7 +211,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--updates", type=int, default=200)
     parser.add_argument("--daemon-kills", type=int, default=20)
-    parser.add_argument("--failures", type=int, default=10)
+    parser.add_argument("--failures", type=int, default=12)
     parser.add_argument("--group-restarts", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--progress", action="store_true")

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CURVE: a key speaks for its own sources, an observer's only listens, others are turned away."""
+
+import subprocess
+import unittest
+
+import zmq
+
+from harness import SHAPE, Daemon, DaemonTest, eventually, program
+from workers import Follower, Keys, Publisher, initial_map, skewed_load
+
+LOAD = skewed_load(1, **SHAPE)
+
+
+@unittest.skipUnless(zmq.has("curve"), "libzmq without CURVE")
+class Curve(DaemonTest):
+    def setUp(self):
+        self.server = zmq.curve_keypair()
+        self.keys = {name: zmq.curve_keypair() for name in ("dp0", "dp1", "eye", "stranger")}
+        daemon = Daemon(mode="observe")
+        self.addCleanup(self._end, daemon)
+        self.folder = daemon.folder
+        (self.folder / "keys").mkdir()
+        secret = self.folder / "secret"
+        secret.write_bytes(self.server[1] + b"\n")
+        secret.chmod(0o600)
+        self.authorize("dp0", "source dp0")
+        self.authorize("dp1", "source dp1 dp1-state")
+        self.authorize("eye", "observer")
+        daemon.config["security"] = {
+            "curve_secret_key": str(secret),
+            "authorized_keys": str(self.folder / "keys"),
+        }
+        self.subject = daemon.start()
+
+    def authorize(self, name, role):
+        (self.folder / "keys" / f"{name}.pub").write_text(f"{self.keys[name][0].decode()} {role}\n")
+
+    def curve(self, key, server):
+        return Keys(*self.keys[key], server or self.server[0]) if key else None
+
+    def publisher(self, key, source, server=None):
+        curve = self.curve(key, server)
+        publisher = Publisher(self.subject.counts, source=source, curve=curve)
+        self.addCleanup(publisher.close)
+        return publisher
+
+    def follower(self, key, server=None):
+        follower = Follower(self.subject.placements, curve=self.curve(key, server))
+        self.addCleanup(follower.close)
+        return follower
+
+    def taken(self):
+        return self.subject.metrics()("counts_messages_total")
+
+    def unauthorized(self):
+        found = self.subject.metrics().by_label("counts_rejected_total", "reason")
+        return found.get("unauthorized", 0)
+
+    def test_a_key_speaks_for_its_sources(self):
+        self.publisher("dp0", "dp0").connected().counts(LOAD)
+        eventually(lambda: self.taken() == 1, "dp0 counted")
+        both = self.publisher("dp1", "dp1").connected()
+        both.counts(LOAD)
+        both.keys["source"] = "dp1-state"
+        both.state(initial_map(**SHAPE))
+        eventually(lambda: self.taken() == 2, "dp1 counted")
+        self.assertEqual(self.unauthorized(), 0)
+
+    def test_and_for_no_other(self):
+        liar = self.publisher("dp0", "dp1").connected()
+        liar.counts(LOAD)
+        eventually(lambda: self.unauthorized() == 1, "a rejected message")
+        liar.state(initial_map(**SHAPE))
+        eventually(lambda: self.unauthorized() == 2, "a rejected state")
+        self.assertEqual(self.taken(), 0)
+        self.assertEqual(self.subject.metrics()("workers"), 0)
+
+    def test_an_observer_listens_only(self):
+        eye = self.follower("eye")
+        eventually(lambda: eye.poll(0.05) or eye.seen, "the placement in force")
+        talker = self.publisher("eye", "eye")
+        with self.assertRaises(AssertionError):
+            talker.connected(0.5)
+            talker.counts(LOAD)
+            eventually(self.taken, "nothing", 0.5)
+        self.assertEqual(self.taken(), 0)
+
+    def test_strangers_get_nothing(self):
+        for key, server in (("stranger", None), (None, None), ("dp0", self.keys["eye"][0])):
+            with self.subTest(key=key, server=bool(server)):
+                with self.assertRaises(AssertionError):
+                    self.publisher(key, "dp0", server).connected(0.3)
+                follower = self.follower(key, server)
+                follower.poll(0.3)
+                self.assertEqual((follower.seen, follower.heartbeats), ([], []))
+        self.assertEqual(self.taken(), 0)
+        good = self.publisher("dp0", "dp0").connected()
+        good.counts(LOAD)
+        eventually(lambda: self.taken() == 1, "good workers count")
+        self.assertGreaterEqual(self.unauthorized(), 2, "turned away, and counted")
+        self.assertLess(self.subject.log().count("\n"), 60, "the log is limited in rate")
+
+    def test_keys_are_read_again_on_reload(self):
+        with self.assertRaises(AssertionError):
+            self.publisher("stranger", "dp9").connected(0.3)
+        self.authorize("stranger", "source dp9")
+        late = self.publisher("dp0", "dp0").connected()
+        (self.folder / "keys" / "dp0.pub").unlink()
+        self.subject.reload()
+        self.publisher("stranger", "dp9").connected().counts(LOAD)
+        eventually(lambda: self.taken() == 1, "the new key counts")
+        before = self.unauthorized()
+        late.counts(LOAD)
+        eventually(lambda: self.unauthorized() == before + 1, "the key that is gone is nobody's")
+        self.assertEqual(self.taken(), 1)
+
+    def test_keygen_makes_what_the_client_reads(self):
+        from eplbd_client import CountsPublisher, CurveKeys
+
+        pair = self.folder / "worker"
+        made = subprocess.run([program("eplbctl"), "keygen", "--to", str(pair)],
+                              capture_output=True, text=True, check=False)
+        if made.returncode:
+            self.skipTest(f"eplbctl keygen: {made.stderr.strip()}")
+        secret = next(p for p in self.folder.glob("worker*") if not p.name.endswith(".pub"))
+        public = next(self.folder.glob("worker*.pub"))
+        server = self.folder / "server.pub"
+        server.write_bytes(self.server[0] + b"\n")
+        keys = CurveKeys.from_files(secret, server)
+        self.assertIn(keys.public, public.read_text())
+        (self.folder / "keys" / "new.pub").write_text(f"{keys.public} source client\n")
+        self.subject.reload()
+        with CountsPublisher("test", [self.subject.counts], "client", layers=SHAPE["layers"],
+                             logical_experts=SHAPE["logical_experts"], curve=keys) as publisher:
+            publisher.publish(LOAD)
+            eventually(lambda: self.taken() == 1, "the client counts")
+
+
+if __name__ == "__main__":
+    unittest.main()
