@@ -41,6 +41,7 @@ struct BalanceRequest {
   std::span<const int32_t> gpus_down;  // ascending; their slots stay empty
   MoveBudget budget;
   double settle = 1.0;  // expected imbalance of a layer at which `incremental` stops
+  double min_gain = 0;  // `incremental` only: expected drop of the model's imbalance, or no change
   // `incremental` only, what AdaptiveWindow knows beside `loads`:
   std::span<const double> steady_loads = {};  // [layers, logical_experts] of longer ago; empty: none
   double forecast_error = 0;             // of an expert's load, in mean expert loads

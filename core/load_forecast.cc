@@ -22,8 +22,8 @@ constexpr double kScoreKept = 0.98;
 constexpr double kErrorKept = 0.7;
 constexpr double kUsualKept = 0.95;
 constexpr double kDriftKept = 0.95;
-constexpr size_t kDriftMemory = 4;  // its half-life is the "some seconds" of drift()
-constexpr size_t kSteadyMemory = 4;
+constexpr size_t kDriftMemory = 4;     // its half-life is the "some seconds" of drift()
+constexpr double kSteadyHalfLife = 6;  // seconds
 // Folds after which the space, and with it the drift, is known well enough to tell.
 constexpr int kFoldsToKnow = 16;
 // An error this much over the usual one, and twice it, is a jump of the load.
@@ -42,13 +42,15 @@ LoadForecast::LoadForecast(const Topology& topology)
       pending_(layers_ * experts_),
       pending_layers_(layers_),
       block_(layers_ * experts_) {
-  for (const double seconds : kHalfLives) {
+  const auto memory_of = [&](double seconds) {
     Memory memory;
     memory.half_life = from_seconds(seconds);
     memory.layer_tokens.resize(layers_);
     memory.loads.resize(layers_ * experts_);
-    memories_.push_back(std::move(memory));
-  }
+    return memory;
+  };
+  for (const double seconds : kHalfLives) memories_.push_back(memory_of(seconds));
+  steady_ = memory_of(kSteadyHalfLife);
 }
 
 void LoadForecast::add(std::span<const uint32_t> counts, Duration covered, TimePoint) {
@@ -83,7 +85,7 @@ void LoadForecast::read(TimePoint now, std::span<double> loads) const {
 }
 
 void LoadForecast::read_steady(std::span<double> loads) const {
-  const Memory& memory = memories_[kSteadyMemory];
+  const Memory& memory = steady_;
   const double scale = 1 / static_cast<double>(experts_);
   for (size_t layer = 0; layer < layers_; ++layer) {
     const double tokens =
@@ -198,24 +200,28 @@ void LoadForecast::doubt_what_came_before(double tokens) {
 void LoadForecast::absorb(std::span<const float> load, double tokens, TimePoint now) {
   std::vector<double> position(space_.directions());
   space_.project(load, position);
-  const Duration covered = from_seconds(pending_covered_ / pending_tokens_);
   const double elapsed = folded_at_ ? to_seconds(now - *folded_at_) : 0;
-  for (Memory& memory : memories_) {
-    const double half_life = to_seconds(memory.half_life);
-    const auto decay = static_cast<float>(std::exp2(-elapsed / half_life));
-    const double weight = spread_weight(std::log(2.0) / half_life, covered);
-    const auto added = static_cast<float>(tokens * weight);
-    for (size_t i = 0; i < load.size(); ++i) {
-      memory.loads[i] = decay * memory.loads[i] + added * load[i];
-    }
-    for (size_t k = 0; k < position.size(); ++k) {
-      memory.position[k] = decay * memory.position[k] + added * position[k];
-    }
-    memory.tokens = decay * memory.tokens + added;
-    for (size_t layer = 0; layer < layers_; ++layer) {
-      memory.layer_tokens[layer] =
-          decay * memory.layer_tokens[layer] + weight * pending_layers_[layer];
-    }
+  for (Memory& memory : memories_) absorb(memory, load, position, tokens, elapsed);
+  absorb(steady_, load, position, tokens, elapsed);
+}
+
+void LoadForecast::absorb(Memory& memory, std::span<const float> load,
+                          std::span<const double> position, double tokens, double elapsed) const {
+  const double half_life = to_seconds(memory.half_life);
+  const Duration covered = from_seconds(pending_covered_ / pending_tokens_);
+  const double weight = spread_weight(std::log(2.0) / half_life, covered);
+  const auto decay = static_cast<float>(std::exp2(-elapsed / half_life));
+  const auto added = static_cast<float>(tokens * weight);
+  for (size_t i = 0; i < load.size(); ++i) {
+    memory.loads[i] = decay * memory.loads[i] + added * load[i];
+  }
+  for (size_t k = 0; k < position.size(); ++k) {
+    memory.position[k] = decay * memory.position[k] + added * position[k];
+  }
+  memory.tokens = decay * memory.tokens + added;
+  for (size_t layer = 0; layer < layers_; ++layer) {
+    memory.layer_tokens[layer] =
+        decay * memory.layer_tokens[layer] + weight * pending_layers_[layer];
   }
 }
 
@@ -247,6 +253,7 @@ void LoadForecast::learn(std::span<const float> load, double tokens) {
     memory.position.resize(space_.directions());
     space_.project(memory.loads, memory.position);
   }
+  steady_.position.resize(space_.directions());
 }
 
 // The long memory, with its part inside the space replaced by that of the short one.

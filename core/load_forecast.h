@@ -31,7 +31,7 @@ class LoadForecast {
 
   // Expected load [layers, logical_experts], in the tokens that half_life() holds.
   void read(TimePoint now, std::span<double> loads) const;
-  // The load over the last half minute or so, in tokens of some such time.
+  // The load over the last seconds, as if no jump had been: what may come back.
   void read_steady(std::span<double> loads) const;
   double tokens(TimePoint now) const;
   Duration half_life() const;  // outside the space of known workloads
@@ -61,6 +61,8 @@ class LoadForecast {
   double normalise_pending(std::span<float> load);
   void score(std::span<const float> load, double tokens);
   void doubt_what_came_before(double tokens);
+  void absorb(Memory& memory, std::span<const float> load, std::span<const double> position,
+              double tokens, double elapsed) const;
   void absorb(std::span<const float> load, double tokens, TimePoint now);
   void follow_drift();
   void learn(std::span<const float> load, double tokens);
@@ -70,6 +72,7 @@ class LoadForecast {
   size_t experts_;
   WorkloadSpace space_;
   std::vector<Memory> memories_;
+  Memory steady_;  // forgets by time alone, whatever jumps there are
   size_t inside_;  // the memories in force
   size_t outside_;
   double squared_error_ = 0;  // of the forecasts lately, a cell
