@@ -52,8 +52,8 @@ std::string read_secret_key(const std::string& path) {
                              "eplbctl keygen makes one)");
   }
   struct stat status {};
-  if (stat(path.c_str(), &status) == 0 && (status.st_mode & 077) != 0) {
-    throw std::runtime_error(path + ": others may read this secret key: chmod 600 " + path);
+  if (stat(path.c_str(), &status) == 0 && (status.st_mode & 07) != 0) {
+    throw std::runtime_error(path + ": anybody may read this secret key: chmod 600 " + path);
   }
   return key;
 }
@@ -80,7 +80,13 @@ void read_line(const std::string& line, const std::string& where, Permissions& p
 
 Permissions read_folder(const std::string& folder) {
   std::vector<std::filesystem::path> files;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+  std::error_code error;
+  const std::filesystem::directory_iterator entries(folder, error);
+  if (error) {
+    throw std::runtime_error("cannot read the authorized keys, security.authorized_keys \"" +
+                             folder + "\": " + error.message());
+  }
+  for (const auto& entry : entries) {
     if (entry.path().extension() == ".pub") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());

@@ -101,6 +101,7 @@ void Deployment::tick() {
 void Deployment::sample(Now now) {
   if (now.steady - sampled_at_ < kSampleInterval) return;
   sampled_at_ = now.steady;
+  floor_ = measure_floor(now);
   const Snapshot snap = snapshot(now);
   metrics_.refresh(snap);
   if (snap.imbalance > 0) {

@@ -90,6 +90,7 @@ class Deployment {
   void when_idle(Task task);
   void finish_save();
   void sample(Now now);
+  double measure_floor(Now now) const;
   void log_decision(const Decision& decision);
 
   std::string name_;
@@ -111,6 +112,7 @@ class Deployment {
   std::optional<GroupReport> group_report_;
   std::string last_logged_;
   TimePoint sampled_at_{};
+  double floor_ = 0;  // of the imbalance, as sampled; it costs more than the rest of a snapshot
   LogLimit reject_log_[kRejectReasons];
 };
 

@@ -2,9 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
 
+#include "core/bound.h"
 #include "core/imbalance.h"
+#include "core/noise_floor.h"
 #include "daemon/deployment.h"
 
 namespace eplbd {
@@ -20,7 +24,33 @@ std::vector<double> gpu_load_ratio(const Topology& topology, std::span<const dou
   return ratio;
 }
 
+// What chance leaves with so many tokens, or the best that any placement could do: of each layer
+// the larger, weighed by the layers' tokens as the imbalance is.
+double floor_of(const Rebalancer& rebalancer, std::span<const double> loads) {
+  const Topology& topology = rebalancer.topology();
+  BalanceRequest request{.topology = topology, .loads = loads};
+  request.gpus_down = rebalancer.gpus_down();
+  const ImbalanceBound bound = imbalance_bound(rebalancer.options().balancer, request);
+  const double largest_of_gpus = expected_maximum(topology.gpus);
+  double peaks = 0;
+  double tokens = 0;
+  for (int32_t layer = 0; layer < topology.layers; ++layer) {
+    const auto row = loads.subspan(static_cast<size_t>(layer) * topology.logical_experts,
+                                   topology.logical_experts);
+    const double sum = std::accumulate(row.begin(), row.end(), 0.0);
+    if (sum <= 0) continue;
+    const double chance = 1 + largest_of_gpus * std::sqrt(topology.gpus / sum);
+    peaks += sum * std::max(chance, bound.layers[layer]);
+    tokens += sum;
+  }
+  return tokens > 0 ? peaks / tokens : 0;
+}
+
 }  // namespace
+
+double Deployment::measure_floor(Now now) const {
+  return floor_of(rebalancer_, rebalancer_.loads(now));
+}
 
 Snapshot Deployment::snapshot(Now now) const {
   const Topology& topology = rebalancer_.topology();
@@ -40,6 +70,7 @@ Snapshot Deployment::snapshot(Now now) const {
   snap.gpu_load_ratio = gpu_load_ratio(topology, per_gpu);
   snap.imbalance_initial = imbalance_of(topology, group.initial(), loads).whole_model;
   snap.imbalance_measured = rebalancer_.measured_imbalance(now);
+  snap.imbalance_floor = imbalance.whole_model > 0 ? floor_ : 0;
   snap.imbalance_threshold = rebalancer_.options().trigger.imbalance;
   snap.gain_realised = rebalancer_.gain_realised();
 

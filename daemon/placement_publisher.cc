@@ -105,7 +105,7 @@ PlacementPublisher::PlacementPublisher(boost::asio::io_context& io, void* zmq_co
   zmq_setsockopt(impl.socket, ZMQ_MAXMSGSIZE, &kMaxSubscriptionBytes,
                  sizeof(kMaxSubscriptionBytes));
   if (curve != nullptr) {
-    impl.monitor = std::make_unique<ZmqMonitor>(io, zmq_context, impl.socket, "placements",
+    impl.monitor = std::make_unique<ZmqMonitor>(io, zmq_context, impl.socket,
                                                 [&impl](ZmqMonitor::Event event) {
                                                   if (event == ZmqMonitor::Event::handshake_failed)
                                                     impl.handler.denied();
