@@ -5,6 +5,8 @@
 #include <string>
 
 #include "eplbctl/flags.h"
+#include "eplbctl/load.h"
+#include "eplbctl/replay.h"
 #include "eplbctl/solve.h"
 
 namespace eplbd {
@@ -32,6 +34,15 @@ CLI::Option* add_choice(CLI::App& command, const std::string& flag, T& value,
     return true;
   };
   return command.add_option(flag, parse, help)->type_name(list);
+}
+
+template <typename T>
+CLI::Option* add_optional_choice(CLI::App& command, const std::string& flag,
+                                 std::optional<T>& value, const std::map<std::string, T>& names,
+                                 const std::string& help) {
+  const auto parsed = std::make_shared<T>();
+  CLI::Option* option = add_choice(command, flag, *parsed, names, help);
+  return option->each([&value, parsed](const std::string&) { value = *parsed; });
 }
 
 void add_shape(CLI::App& command, ShapeOptions& shape) {
@@ -86,8 +97,95 @@ void add_solve(CLI::App& app, Action& action) {
   command->callback([options, &action] { action = [options] { return run_solve(*options); }; });
 }
 
+void add_load(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand(
+      "load", "A simulated fleet of workers: publishes counts, follows placements");
+  const auto options = std::make_shared<LoadOptions>();
+  command->add_option("--config", options->config,
+                      "the daemon's configuration: deployment, topology, addresses (default: "
+                      "DeepSeek-V3's shape on the default addresses)");
+  command->add_option("--trace", options->trace,
+                      "publish this trace, over and over (default: drawn traffic, a mix of domains "
+                      "that drifts and sometimes jumps)");
+  command->add_option("--deployment", options->deployment, "the deployment's name");
+  command->add_option("--counts", options->counts, "where the daemon hears counts, ZeroMQ address");
+  command->add_option("--placements", options->placements,
+                      "where the daemon publishes placements, ZeroMQ address");
+  command->add_option("--http", options->http, "the daemon's HTTP address, for its own figures");
+  command->add_option("--slots", options->slots, "physical experts of a layer")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--gpus", options->gpus, "GPUs")->check(CLI::PositiveNumber);
+  command->add_option("--sources", options->fleet.sources, "workers that count")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command->add_option("--interval", options->interval_seconds, "seconds of a step")
+      ->check(CLI::Range(0.001, 3600.0))
+      ->capture_default_str();
+  command->add_option("--speed", options->speed, "times real time")
+      ->check(CLI::Range(0.001, 10000.0))
+      ->capture_default_str();
+  command
+      ->add_option("--apply-seconds", options->fleet.apply_seconds,
+                   "how long the workers take to apply a placement")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->capture_default_str();
+  command->add_option("--seconds", options->seconds, "end after so long (default: at a signal)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--seed", options->seed, "of the drawn traffic")->capture_default_str();
+  CLI::Option* key = command->add_option("--curve-secret-key", options->fleet.curve_secret_key,
+                                         "the workers' secret key, a file");
+  CLI::Option* server = command->add_option("--curve-server-key", options->fleet.curve_server_key,
+                                            "the daemon's public key, a file");
+  key->needs(server);
+  server->needs(key);
+  command->add_flag("--json", options->json, "an object a second instead of a table");
+  command->callback([options, &action] { action = [options] { return run_load(*options); }; });
+}
+
+void add_replay(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand(
+      "replay", "The daemon's own decisions over a trace, in virtual time, as JSON");
+  const auto options = std::make_shared<ReplayOptions>();
+  command->add_option("--trace", options->trace, "trace file: .npy or JSON")->required();
+  add_shape(*command, options->shape);
+  command->add_option("--config", options->config,
+                      "the rules: a daemon's configuration (deployment and topology are not used)");
+  add_optional_choice(*command, "--policy", options->policy, kPolicies,
+                      "how to place, instead of the configuration's");
+  add_optional_choice(*command, "--hierarchical", options->hierarchical, kHierarchical,
+                      "keep expert groups on nodes");
+  command->add_option("--seed", options->seed, "of what a policy draws");
+  command->add_option("--step-seconds", options->step_seconds, "how long a step lasts")
+      ->check(CLI::Range(1e-3, 86400.0))
+      ->capture_default_str();
+  command
+      ->add_option("--apply-seconds", options->apply_seconds,
+                   "a decided placement serves from so long after")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+  command->add_option("--timeline", options->timeline, "write a CSV file, a line a step");
+  CLI::Option* compare =
+      command
+          ->add_option("--compare", options->compared,
+                       "a table of several: policies and configuration files; none given: all "
+                       "policies")
+          ->expected(0, 1000);
+  command->add_flag("--json", options->json, "the table of --compare as JSON");
+  command->callback([options, compare, &action] {
+    options->compare = compare->count() > 0;
+    if (options->compared.size() == 1 && options->compared.front().empty()) {
+      options->compared.clear();  // --compare without a value
+    }
+    action = [options] { return run_replay(*options); };
+  });
+}
+
 }  // namespace
 
-void add_offline_commands(CLI::App& app, Action& action) { add_solve(app, action); }
+void add_offline_commands(CLI::App& app, Action& action) {
+  add_solve(app, action);
+  add_replay(app, action);
+  add_load(app, action);
+}
 
 }  // namespace eplbd

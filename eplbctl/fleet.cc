@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "eplbctl/fleet.h"
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+#include <zmq.hpp>
+
+#include "core/placement.h"
+#include "eplbctl/key_file.h"
+
+namespace eplbd {
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+constexpr Duration kStateEvery = 10s;
+constexpr Duration kSubscribeAgainAfter = 1s;
+
+double unix_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// One publisher: a data-parallel rank.
+struct Publisher {
+  std::string name;
+  zmq::socket_t socket;
+  uint64_t epoch = 0;
+  uint64_t sequence = 0;
+  double since = 0;
+  std::vector<uint32_t> gpu_tokens;  // [layers, gpus], running
+};
+
+template <typename T>
+PackedArray<T> packed(const std::vector<T>& values) {
+  return PackedArray<T>(std::as_bytes(std::span(values)));
+}
+
+}  // namespace
+
+void deal_out(std::span<const uint32_t> counts, int32_t experts,
+              std::vector<std::vector<uint32_t>>& shares) {
+  const auto sources = static_cast<uint32_t>(shares.size());
+  uint32_t next = 0;  // who gets the first of what does not divide: goes round within a layer
+  for (size_t cell = 0; cell < counts.size(); ++cell) {
+    if (cell % static_cast<size_t>(experts) == 0) next = 0;
+    const uint32_t each = counts[cell] / sources;
+    const uint32_t rest = counts[cell] % sources;
+    for (uint32_t source = 0; source < sources; ++source) {
+      const uint32_t turn = (source + sources - next) % sources;
+      shares[source][cell] += each + (turn < rest ? 1 : 0);
+    }
+    next = (next + rest) % sources;
+  }
+}
+
+struct Fleet::Impl {
+  Impl(const Topology& shape, const FleetOptions& chosen)
+      : topology(shape),
+        options(chosen),
+        follower(shape, from_seconds(chosen.apply_seconds)),
+        subscriber(context, zmq::socket_type::sub) {
+    if (!options.curve_secret_key.empty()) {
+      secret_key = read_key(options.curve_secret_key);
+      server_key = read_key(options.curve_server_key);
+    }
+    prepare(subscriber, options.placements);
+    subscriber.set(zmq::sockopt::subscribe, options.deployment);
+    const size_t cells = static_cast<size_t>(topology.layers) * topology.logical_experts;
+    running_counts.assign(options.sources, std::vector<uint32_t>(cells, 0));
+    for (int32_t i = 0; i < options.sources; ++i) {
+      Publisher source{"dp" + std::to_string(i), {context, zmq::socket_type::pub}, 0, 0, 0, {}};
+      source.since = unix_seconds();
+      source.epoch = static_cast<uint64_t>(source.since * 1e9);
+      source.gpu_tokens.assign(static_cast<size_t>(topology.layers) * topology.gpus, 0);
+      prepare(source.socket, options.counts);
+      sources.push_back(std::move(source));
+    }
+  }
+
+  void prepare(zmq::socket_t& socket, const std::vector<std::string>& endpoints) {
+    socket.set(zmq::sockopt::linger, 100);  // milliseconds
+    socket.set(zmq::sockopt::sndhwm, 100);
+    if (!secret_key.empty()) {
+      socket.set(zmq::sockopt::curve_secretkey, secret_key);
+      socket.set(zmq::sockopt::curve_publickey, public_key_of(secret_key));
+      socket.set(zmq::sockopt::curve_serverkey, server_key);
+    }
+    for (const std::string& endpoint : endpoints) {
+      try {
+        socket.connect(endpoint);
+      } catch (const zmq::error_t& error) {
+        throw std::runtime_error(endpoint + ": " + error.what());
+      }
+    }
+  }
+
+  void send(Publisher& source, const std::string& payload) {
+    const std::string sequence = encode_sequence(source.sequence++);
+    source.socket.send(zmq::buffer(options.deployment), zmq::send_flags::sndmore);
+    source.socket.send(zmq::buffer(sequence), zmq::send_flags::sndmore);
+    source.socket.send(zmq::buffer(payload), zmq::send_flags::dontwait);
+    ++messages;
+  }
+
+  // Where a source's new tokens went: each expert's, evenly over its replicas.
+  void count_gpu_tokens(const std::vector<uint32_t>& before, const std::vector<uint32_t>& now,
+                        std::vector<uint32_t>& gpu_tokens) const {
+    const ReplicaTable& table = replicas;
+    for (size_t cell = 0; cell < now.size(); ++cell) {
+      const uint32_t tokens = now[cell] - before[cell];
+      const auto count = static_cast<uint32_t>(table.logical_replica_count[cell]);
+      if (tokens == 0 || count == 0) continue;
+      const size_t layer = cell / static_cast<size_t>(topology.logical_experts);
+      for (uint32_t i = 0; i < count; ++i) {
+        const int32_t slot = table.logical_to_physical[cell * table.width + i];
+        const uint32_t rest = (i + messages) % count < tokens % count ? 1 : 0;
+        gpu_tokens[layer * topology.gpus + topology.gpu_of(slot)] += tokens / count + rest;
+      }
+    }
+  }
+
+  void publish(std::span<const uint32_t> counts) {
+    follower.advance(Clock::now());
+    replicas = replica_table(topology, follower.serving());
+    const std::vector<std::vector<uint32_t>> before = running_counts;
+    deal_out(counts, topology.logical_experts, running_counts);
+    for (size_t i = 0; i < sources.size(); ++i) {
+      Publisher& source = sources[i];
+      count_gpu_tokens(before[i], running_counts[i], source.gpu_tokens);
+      CountsReport report;
+      report.source = source.name;
+      report.epoch = source.epoch;
+      report.since = source.since;
+      report.ts = unix_seconds();
+      report.steps = 1;
+      report.running = follower.running();
+      report.cumulative = true;
+      report.counts = packed(running_counts[i]);
+      report.gpu_tokens = packed(source.gpu_tokens);
+      send(source, encode_counts(report));
+    }
+  }
+
+  void report_state() {
+    Publisher& source = sources.front();
+    StateReport report;
+    report.source = source.name;
+    report.epoch = source.epoch;
+    report.ts = unix_seconds();
+    report.running = follower.running();
+    report.status = follower.status();
+    if (report.status == WorkerStatus::applied) {
+      report.apply_seconds = to_seconds(follower.apply_time());
+    }
+    report.layers = topology.layers;
+    report.logical_experts = topology.logical_experts;
+    report.slots = topology.slots;
+    report.gpus = topology.gpus;
+    report.physical_to_logical = packed(follower.serving().map());
+    send(source, encode_state(report));
+    state_due = Clock::now() + kStateEvery;
+  }
+
+  void receive() {
+    for (;;) {
+      std::vector<zmq::message_t> frames;
+      do {
+        zmq::message_t frame;
+        const auto flags = frames.empty() ? zmq::recv_flags::dontwait : zmq::recv_flags::none;
+        if (!subscriber.recv(frame, flags)) return;
+        frames.push_back(std::move(frame));
+      } while (frames.back().more());
+      if (frames.size() == kWireFrames && frames[0].to_string_view() == options.deployment) {
+        take(frames[2].to_string_view());
+      }
+    }
+  }
+
+  void take(std::string_view payload) {
+    DaemonMessage message = decode_daemon_message(as_bytes(payload), topology);
+    if (auto* update = std::get_if<PlacementUpdate>(&message)) {
+      heard = true;
+      follower.on_placement(std::move(*update), Clock::now());
+    } else if (const auto* heartbeat = std::get_if<Heartbeat>(&message)) {
+      heard = true;
+      ++heartbeats;
+      if (follower.on_heartbeat(*heartbeat) && Clock::now() >= subscribe_due) {
+        subscriber.set(zmq::sockopt::unsubscribe, options.deployment);
+        subscriber.set(zmq::sockopt::subscribe, options.deployment);
+        subscribe_due = Clock::now() + kSubscribeAgainAfter;
+      }
+    }
+  }
+
+  void run_until(TimePoint deadline) {
+    for (;;) {
+      receive();
+      const TimePoint now = Clock::now();
+      follower.advance(now);
+      if (follower.take_report_due() || now >= state_due) report_state();
+      if (now >= deadline) return;
+      TimePoint wake = std::min(deadline, state_due);
+      if (const auto change = follower.next_change()) wake = std::min(wake, *change);
+      const auto wait = std::chrono::ceil<std::chrono::milliseconds>(wake - now);
+      zmq::pollitem_t item{subscriber.handle(), 0, ZMQ_POLLIN, 0};
+      try {
+        zmq::poll(&item, 1, std::max(wait, 0ms));
+      } catch (const zmq::error_t& error) {
+        if (error.num() != EINTR) throw;
+        return;  // a signal: the caller looks why
+      }
+    }
+  }
+
+  const Topology topology;
+  const FleetOptions options;
+  std::string secret_key;
+  std::string server_key;
+  PlacementFollower follower;
+  zmq::context_t context;
+  zmq::socket_t subscriber;
+  std::vector<Publisher> sources;
+  std::vector<std::vector<uint32_t>> running_counts;  // [sources][layers * experts]
+  ReplicaTable replicas;
+  TimePoint state_due{};
+  TimePoint subscribe_due{};
+  int64_t messages = 0;
+  int64_t heartbeats = 0;
+  bool heard = false;
+};
+
+Fleet::Fleet(const Topology& topology, const FleetOptions& options)
+    : impl_(std::make_unique<Impl>(topology, options)) {}
+Fleet::~Fleet() = default;
+
+void Fleet::publish(std::span<const uint32_t> counts) { impl_->publish(counts); }
+void Fleet::run_until(TimePoint deadline) { impl_->run_until(deadline); }
+const PlacementFollower& Fleet::follower() const { return impl_->follower; }
+int64_t Fleet::messages() const { return impl_->messages; }
+bool Fleet::heard() const { return impl_->heard; }
+int64_t Fleet::heartbeats() const { return impl_->heartbeats; }
+
+}  // namespace eplbd

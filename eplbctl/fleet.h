@@ -1,0 +1,54 @@
+// A simulated fleet of workers on real sockets: every source publishes running counts, the first
+// one also receives placements and reports the group's state, as docs/wire.md says.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/topology.h"
+#include "eplbctl/placement_follower.h"
+
+namespace eplbd {
+
+struct FleetOptions {
+  std::string deployment;
+  std::vector<std::string> counts = {"tcp://127.0.0.1:15557"};  // the daemon's, connected to
+  std::vector<std::string> placements = {"tcp://127.0.0.1:15657"};
+  int32_t sources = 8;
+  double apply_seconds = 2;
+  std::string curve_secret_key;  // files; empty: plaintext
+  std::string curve_server_key;
+};
+
+class Fleet {
+ public:
+  // Throws std::runtime_error naming an address that cannot be connected to.
+  Fleet(const Topology& topology, const FleetOptions& options);
+  ~Fleet();
+
+  // Deals one step's counts [layers, experts] out to the sources; each sends its running counts.
+  void publish(std::span<const uint32_t> counts);
+
+  // Receives, applies and reports until `deadline`.
+  void run_until(TimePoint deadline);
+
+  const PlacementFollower& follower() const;
+  int64_t messages() const;  // sent
+  bool heard() const;        // anything from a daemon, ever
+  int64_t heartbeats() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// How one step's counts fall to `sources` workers: every token to one, every layer's tokens alike.
+// `shares` is [sources][layers * experts], added to.
+void deal_out(std::span<const uint32_t> counts, int32_t experts,
+              std::vector<std::vector<uint32_t>>& shares);
+
+}  // namespace eplbd

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "eplbctl/http_client.h"
+
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+// <utility> first: Boost 1.74's Asio needs it under C++20.
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/beast/core/basic_stream.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+
+namespace eplbd {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using Error = boost::system::error_code;
+
+// Connect, write, read, one after the other, all within the timeout of the stream.
+template <typename Protocol>
+class Request {
+ public:
+  explicit Request(const HttpCall& call) : stream_(io_), timeout_(call.timeout) {
+    request_.method(call.body.empty() ? http::verb::get : http::verb::post);
+    request_.target(call.path);
+    request_.version(11);
+    request_.set(http::field::host, "localhost");
+    request_.set(http::field::connection, "close");
+    if (!call.body.empty()) request_.set(http::field::content_type, "application/json");
+    request_.body() = call.body;
+    request_.prepare_payload();
+    parser_.body_limit(std::numeric_limits<uint64_t>::max());
+  }
+
+  HttpAnswer run(const typename Protocol::endpoint& endpoint) {
+    stream_.expires_after(timeout_);
+    stream_.async_connect(endpoint, [this](Error error) {
+      if (finish(error)) return;
+      http::async_write(stream_, request_, [this](Error failed, size_t) {
+        if (finish(failed)) return;
+        http::async_read(stream_, buffer_, parser_, [this](Error end, size_t) { finish(end); });
+      });
+    });
+    io_.run();
+    if (error_) throw boost::system::system_error(error_);
+    return {parser_.get().result_int(), std::move(parser_.get().body())};
+  }
+
+ private:
+  bool finish(Error error) {
+    error_ = error;
+    return static_cast<bool>(error);
+  }
+
+  asio::io_context io_;
+  beast::basic_stream<Protocol> stream_;
+  std::chrono::milliseconds timeout_;
+  beast::flat_buffer buffer_;
+  http::request<http::string_body> request_;
+  http::response_parser<http::string_body> parser_;
+  Error error_;
+};
+
+asio::ip::tcp::endpoint resolve(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  if (colon == std::string::npos) throw std::runtime_error("HOST:PORT expected");
+  std::string host = address.substr(0, colon);
+  if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  asio::io_context io;
+  return asio::ip::tcp::resolver(io).resolve(host, address.substr(colon + 1))->endpoint();
+}
+
+}  // namespace
+
+HttpAnswer http_request(const HttpCall& call) {
+  try {
+    if (call.address.find('/') != std::string::npos) {
+      using Local = asio::local::stream_protocol;
+      return Request<Local>(call).run(Local::endpoint(call.address));
+    }
+    return Request<asio::ip::tcp>(call).run(resolve(call.address));
+  } catch (const boost::system::system_error& error) {
+    throw std::runtime_error(call.address + ": " + error.code().message());
+  } catch (const std::exception& error) {
+    throw std::runtime_error(call.address + ": " + error.what());
+  }
+}
+
+}  // namespace eplbd

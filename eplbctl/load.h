@@ -1,0 +1,34 @@
+// `eplbctl load`: a simulated fleet of workers for a daemon to balance.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/topology.h"
+#include "eplbctl/fleet.h"
+#include "eplbctl/traffic.h"
+
+namespace eplbd {
+
+struct LoadOptions {
+  std::string config;  // the daemon's: deployment, shape and addresses; flags win
+  std::string trace;   // empty: drawn traffic
+  FleetOptions fleet;
+  std::vector<std::string> counts;  // given: instead of the configuration's
+  std::vector<std::string> placements;
+  std::string deployment;
+  std::string http;             // the daemon's, for its own figures; "": the default
+  int32_t slots = 0;            // 0: the configuration's, else 288
+  int32_t gpus = 0;             // 0: the configuration's, else 32
+  double interval_seconds = 1;  // of a step
+  double speed = 1;             // times real time
+  double seconds = 0;           // 0: until a signal
+  uint64_t seed = 0;
+  bool json = false;
+};
+
+int run_load(const LoadOptions& options);
+
+}  // namespace eplbd

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "eplbctl/load_view.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "eplbctl/terminal.h"
+
+namespace eplbd {
+namespace {
+
+template <typename... Arguments>
+std::string format(const char* pattern, Arguments... arguments) {
+  char text[512];
+  std::snprintf(text, sizeof(text), pattern, arguments...);
+  return text;
+}
+
+std::string or_dash(const char* pattern, std::optional<double> value, double scale = 1) {
+  return value ? format(pattern, *value * scale) : "-";
+}
+
+// 1234567 -> 1,234,567
+std::string grouped(int64_t value) {
+  std::string text = std::to_string(value);
+  for (int at = static_cast<int>(text.size()) - 3; at > 0; at -= 3) text.insert(at, ",");
+  return text;
+}
+
+std::string version_of(const PlacementId& id) {
+  return id.version == 0 ? "initial" : std::to_string(id.version);
+}
+
+}  // namespace
+
+DaemonFigures read_daemon_figures(const std::string& metrics_text) {
+  std::map<std::string, double> sums;  // by family, over its labels
+  std::istringstream lines(metrics_text);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t name_end = line.find_first_of("{ ");
+    const size_t value_at = line.rfind(' ');
+    if (line.starts_with('#') || name_end == std::string::npos) continue;
+    sums[line.substr(0, name_end)] += std::strtod(line.c_str() + value_at, nullptr);
+  }
+  const auto find = [&](const char* name) -> std::optional<double> {
+    const auto found = sums.find(name);
+    return found == sums.end() ? std::nullopt : std::optional(found->second);
+  };
+  DaemonFigures figures;
+  figures.imbalance = find("eplbd_imbalance");
+  figures.lost = find("eplbd_counts_lost_total");
+  figures.rejected = find("eplbd_counts_rejected_total");
+  const std::optional<double> count = find("eplbd_decide_seconds_count");
+  if (count && *count > 0) {
+    figures.decide_seconds = find("eplbd_decide_seconds_sum").value_or(0) / *count;
+  }
+  return figures;
+}
+
+std::string load_header() {
+  return format("%8s  %9s %9s %9s  %9s %9s %10s %10s\n", "seconds", "initial", "now", "daemon",
+                "version", "updates", "moves", "decide_ms");
+}
+
+std::string load_line(const LoadFigures& f) {
+  return format("%8.1f  %9.3f %9.3f %9s  %9s %9s %10s %10s%s\n", f.seconds, f.imbalance_initial,
+                f.imbalance_now, or_dash("%.3f", f.daemon.imbalance).c_str(),
+                version_of(f.running).c_str(), grouped(f.updates).c_str(), grouped(f.moves).c_str(),
+                or_dash("%.2f", f.daemon.decide_seconds, 1e3).c_str(),
+                f.heard ? "" : "  no daemon heard yet");
+}
+
+std::string load_json(const LoadFigures& f) {
+  nlohmann::ordered_json json;
+  const auto put = [&](const char* key, std::optional<double> value) {
+    json[key] = value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
+  };
+  json["seconds"] = f.seconds;
+  json["imbalance_initial"] = f.imbalance_initial;
+  json["imbalance"] = f.imbalance_now;
+  put("imbalance_daemon", f.daemon.imbalance);
+  json["term"] = f.running.term;
+  json["version"] = f.running.version;
+  json["status"] = f.status;
+  json["updates"] = f.updates;
+  json["moves"] = f.moves;
+  json["messages"] = f.messages;
+  put("decide_seconds", f.daemon.decide_seconds);
+  put("messages_lost", f.daemon.lost);
+  put("messages_rejected", f.daemon.rejected);
+  json["daemon_heard"] = f.heard;
+  return json.dump() + "\n";
+}
+
+std::string load_screen(const LoadFigures& f, int columns) {
+  const double longest = std::max({f.imbalance_initial, f.imbalance_now, 1.01}) - 1;
+  const int cells = std::clamp(columns - 34, 0, 50);
+  const auto imbalance = [&](const char* name, double value) {
+    return format("  %-20s %7.3f  ", name, value) + bar((value - 1) / longest, cells) + "\n";
+  };
+  std::string text = f.title + "\n\n  imbalance: fullest GPU / mean, 1 is perfect\n";
+  text += imbalance("initial placement", f.imbalance_initial);
+  text += imbalance("now", f.imbalance_now);
+  text +=
+      format("  %-20s %7s\n\n", "the daemon's window", or_dash("%.3f", f.daemon.imbalance).c_str());
+  text += format("  %-20s %7s  %s\n", "placement", version_of(f.running).c_str(),
+                 f.status == "applying" ? "applying the next one" : "");
+  text += format("  %-20s %7s  in %s updates, each takes %.3g s to apply\n", "weights moved",
+                 grouped(f.moves).c_str(), grouped(f.updates).c_str(), f.apply_seconds);
+  text += format("  %-20s %7s  ms\n", "a decision takes",
+                 or_dash("%.2f", f.daemon.decide_seconds, 1e3).c_str());
+  text +=
+      format("  %-20s %7s  sent, %s lost, %s rejected\n", "messages", grouped(f.messages).c_str(),
+             or_dash("%.0f", f.daemon.lost).c_str(), or_dash("%.0f", f.daemon.rejected).c_str());
+  text += f.heard ? format("\n  %.0f s; Ctrl-C ends it\n", f.seconds)
+                  : "\n  no daemon heard yet: does eplbd run with this deployment and addresses?\n";
+  return text;
+}
+
+}  // namespace eplbd
