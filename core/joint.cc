@@ -16,14 +16,20 @@
 namespace eplbd {
 namespace {
 
-// So near to a bound counts as there.
-constexpr double kAtBound = 1 + 2e-6;
 // Attempts at a region that is off its bound, before it is left: fewer the larger it is.
-constexpr int32_t kSlotAttempts = 40000;
-constexpr int32_t kLeastAttempts = 32;
+constexpr int32_t kSlotAttempts = 20000;
+constexpr int32_t kLeastAttempts = 8;
 constexpr int32_t kMostAttempts = 1000;
+constexpr int32_t kNearbyAttempts = 10;
+constexpr double kNear = 1 + 5e-4;
 constexpr int32_t kMostPackingsTried = 4;
 constexpr int32_t kAttemptsPerQuestion = 4;
+
+// So near to its bound a region counts as there: the fewer GPUs, the finer they can be evened out.
+double tolerance(size_t gpus) {
+  const double eighths = static_cast<double>(gpus) / 8;
+  return std::min(4e-6 * eighths * eighths, 5e-4);
+}
 
 // One layer's placement as it is found, region by region.
 struct RegionPlan {
@@ -92,7 +98,7 @@ class JointPlacer {
     packings_.fullest_nodes(group_tokens_, fullest_);
     for (int32_t tried = 0; tried < std::min(kMostPackingsTried, packings_.size()); ++tried) {
       const auto next = std::min_element(fullest_.begin(), fullest_.end());
-      if (*next / region_speed_.front() >= best.peak) return;
+      if (*next / region_speed_.front() * kNear >= best.peak) return;
       const auto node_of = packings_.packing(static_cast<int32_t>(next - fullest_.begin()));
       try_packing(row, node_of, best, random);
       *next = std::numeric_limits<double>::infinity();
@@ -151,13 +157,17 @@ class JointPlacer {
     }
     search_.reset(weights_, speeds, topology_.slots_per_gpu());
     search_.construct();
-    search_.descend(enough * kAtBound);
-    if (search_.peak() > enough * kAtBound) {
+    const double at_bound = 1 + tolerance(speeds.size());
+    search_.descend(enough * at_bound);
+    if (search_.peak() > enough * kNear) {
       enough = std::max(enough, peak_bound(weights_, speeds, topology_.slots_per_gpu()));
       const int32_t attempts = std::clamp(kSlotAttempts / slots, kLeastAttempts, kMostAttempts);
-      for (int32_t i = 0; i < attempts && search_.peak() > enough * kAtBound; ++i) {
-        search_.attempt(enough * kAtBound, random);
+      for (int32_t i = 0; i < attempts && search_.peak() > enough * kNear; ++i) {
+        search_.attempt(enough * at_bound, random);
       }
+    }
+    for (int32_t i = 0; i < kNearbyAttempts && search_.peak() > enough * at_bound; ++i) {
+      search_.attempt_nearby(enough * at_bound, random);
     }
     plan.expert_at.assign(search_.expert_at().begin(), search_.expert_at().end());
     plan.peak = search_.peak();
@@ -194,7 +204,7 @@ class JointPlacer {
 
   bool at_bound(int32_t layer, const LayerPlan& plan) {
     const auto [region, enough] = fullest_region(layer, plan);
-    return plan.regions[region].peak <= enough * kAtBound;
+    return plan.regions[region].peak <= enough * (1 + tolerance(speeds_[region].size()));
   }
 
   // The region that decides the layer's peak, and a bound of it.
@@ -219,7 +229,7 @@ class JointPlacer {
     search_.load(region.expert_at);
     bool time_left = true;
     for (int32_t i = 0; i < kLeastAttempts && time_left; ++i) {
-      search_.attempt(enough * kAtBound, random);
+      search_.attempt(enough, random);
       if (i % kAttemptsPerQuestion == 0) time_left = request_.keep_searching();
     }
     region.expert_at.assign(search_.expert_at().begin(), search_.expert_at().end());

@@ -24,6 +24,13 @@ void LayerSearch::construct() {
       put(gpu >= 0 ? gpu : make_room(expert), expert);
     }
   }
+  finish_start();
+}
+
+// Room above for what a few random changes may add.
+void LayerSearch::finish_start() {
+  const double most = *std::max_element(state_.tokens.begin(), state_.tokens.end());
+  scale_ = most > 0 ? 0x1p26 / most : 0;
   for (int32_t gpu = 0; gpu < gpus_; ++gpu) touch(gpu);
 }
 
@@ -41,7 +48,7 @@ void LayerSearch::load(std::span<const int32_t> expert_at) {
   for (size_t slot = 0; slot < expert_at.size(); ++slot) {
     put(static_cast<int32_t>(slot) / slots_per_gpu_, expert_at[slot]);
   }
-  for (int32_t gpu = 0; gpu < gpus_; ++gpu) touch(gpu);
+  finish_start();
 }
 
 // Each spare slot to the expert whose replicas carry most: the least possible load of the heaviest

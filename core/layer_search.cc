@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
+
+#include "core/nearest_sum.h"
 
 namespace eplbd {
 namespace {
@@ -34,8 +37,33 @@ void LayerSearch::reset(std::span<const double> weights, std::span<const double>
   speed_.assign(speeds.begin(), speeds.end());
   inverse_speed_.resize(speeds.size());
   for (int32_t gpu = 0; gpu < gpus_; ++gpu) inverse_speed_[gpu] = 1 / speeds[gpu];
-  largest_subset_ = std::min(kMaxSubset, slots_per_gpu / 2);
-  for (int32_t size = 2; size <= largest_subset_; ++size) lists_[size].resize(speeds.size());
+  list_subsets();
+}
+
+// One slot, and the largest subsets of which there are not too many.
+void LayerSearch::list_subsets() {
+  constexpr size_t kMostSubsets = 128;
+  for (auto& subsets : subsets_) subsets.clear();
+  kinds_ = 0;
+  for (int32_t size = 1; size <= std::clamp(slots_per_gpu_ / 2, 1, kMaxSubset); ++size) {
+    std::vector<Subset> subsets;
+    Subset subset{size, {}};
+    const auto extend = [&](auto& self, int32_t chosen, int32_t from) -> void {
+      if (chosen == size) return subsets.push_back(subset);
+      for (int32_t slot = from; slot < slots_per_gpu_; ++slot) {
+        subset.slots[chosen] = static_cast<int16_t>(slot);
+        self(self, chosen + 1, slot + 1);
+      }
+    };
+    extend(extend, 0, 0);
+    if (size > 1 && subsets.size() > kMostSubsets) break;
+    kinds_ = std::min(size, kKinds);
+    subsets_[kinds_ - 1] = std::move(subsets);
+  }
+  for (int32_t kind = 0; kind < kinds_; ++kind) {
+    lists_[kind].resize(static_cast<size_t>(gpus_));
+  }
+  distances_.resize(std::max(subsets_[0].size(), subsets_[1].size()) + kSumLanes);
 }
 
 void LayerSearch::descend(double target) {
@@ -45,10 +73,8 @@ void LayerSearch::descend(double target) {
   for (int32_t step = 0; step < most_steps; ++step) {
     const int32_t gpu = fullest();
     if (time(gpu) <= target) return;
-    bool better = exchange(gpu, 1, target) || replace(gpu);
-    for (int32_t size = 2; !better && size <= largest_subset_; ++size) {
-      better = exchange(gpu, size, target);
-    }
+    const bool better =
+        exchange(gpu, 0, target) || (kinds_ > 1 && exchange(gpu, 1, target)) || replace(gpu);
     if (!better) return;
   }
 }
@@ -59,8 +85,20 @@ void LayerSearch::attempt(double target, Random& random) {
   const int32_t kicks = 1 + random.below(3);
   for (int32_t i = 0; i < kicks; ++i) kick(i == 0 ? fullest() : random.below(gpus_), random);
   descend(target);
+  keep_unless_above(before);
+}
+
+void LayerSearch::attempt_nearby(double target, Random& random) {
+  saved_ = state_;
+  const double before = peak();
+  shuffle(random);
+  descend(target);
+  keep_unless_above(before);
+}
+
+void LayerSearch::keep_unless_above(double peak_before) {
   refresh_tokens();
-  if (peak() <= before) return;
+  if (peak() <= peak_before) return;
   std::swap(state_, saved_);
   for (int32_t gpu = 0; gpu < gpus_; ++gpu) touch(gpu);
 }
@@ -86,18 +124,14 @@ int32_t LayerSearch::slot_of(int32_t gpu, int32_t expert) const {
 
 // ---- Exchange: as many slots of the fullest GPU for as many of another ----
 
-bool LayerSearch::exchange(int32_t gpu, int32_t size, double target) {
+bool LayerSearch::exchange(int32_t gpu, int32_t kind, double target) {
   Exchange best;
   best.peak = time(gpu) * kProgress;
   const auto consider = [&](int32_t other) {
     // What a perfect split of both would give.
     const double even = (state_.tokens[gpu] + state_.tokens[other]) / (speed_[gpu] + speed_[other]);
     if (other == gpu || even >= best.peak) return;
-    if (size == 1) {
-      find_exchange_of_one(gpu, other, best);
-    } else {
-      find_exchange(gpu, other, size, best);
-    }
+    find_exchange(gpu, other, kind, best);
   };
   // The emptiest first: its outcome rules out most others.
   int32_t emptiest = 0;
@@ -105,86 +139,83 @@ bool LayerSearch::exchange(int32_t gpu, int32_t size, double target) {
     if (time(other) < time(emptiest)) emptiest = other;
   }
   consider(emptiest);
-  for (int32_t other = 0; other < gpus_ && best.peak > target; ++other) {
+  // A step need not be the best there is, while it takes most of the way.
+  const double enough = target + 0.3 * std::max(0.0, time(gpu) - target);
+  for (int32_t other = 0; other < gpus_ && best.peak > enough; ++other) {
     if (other != emptiest) consider(other);
   }
   if (best.gpu < 0) return false;
-  for (int32_t i = 0; i < size; ++i) {
-    swap_slots(gpu * slots_per_gpu_ + best.ours.slots[i],
-               best.gpu * slots_per_gpu_ + best.theirs.slots[i]);
-  }
+  exchange_slots(gpu, best.gpu, best.ours, best.theirs);
   return true;
 }
 
-void LayerSearch::find_exchange_of_one(int32_t gpu, int32_t other, Exchange& best) const {
-  const int32_t* ours = &state_.expert_at[gpu * slots_per_gpu_];
-  const int32_t* theirs = &state_.expert_at[other * slots_per_gpu_];
-  for (int32_t i = 0; i < slots_per_gpu_; ++i) {
-    if (holds(other, ours[i])) continue;
-    const double share = state_.share[ours[i]];
-    for (int32_t j = 0; j < slots_per_gpu_; ++j) {
-      const double given = share - state_.share[theirs[j]];
-      const double peak = std::max((state_.tokens[gpu] - given) * inverse_speed_[gpu],
-                                   (state_.tokens[other] + given) * inverse_speed_[other]);
-      if (peak >= best.peak || holds(gpu, theirs[j])) continue;
-      best = {peak, other, 1, {}, {}};
-      best.ours.slots[0] = static_cast<int16_t>(i);
-      best.theirs.slots[0] = static_cast<int16_t>(j);
+void LayerSearch::exchange_slots(int32_t gpu, int32_t other, const Subset& ours,
+                                 const Subset& theirs) {
+  for (int32_t i = 0; i < ours.size; ++i) {
+    swap_slots(gpu * slots_per_gpu_ + ours.slots[i], other * slots_per_gpu_ + theirs.slots[i]);
+  }
+}
+
+void LayerSearch::find_exchange(int32_t gpu, int32_t other, int32_t kind, Exchange& best) {
+  const double tokens = state_.tokens[gpu];
+  const double other_tokens = state_.tokens[other];
+  const double even =
+      (tokens * speed_[other] - other_tokens * speed_[gpu]) / (speed_[gpu] + speed_[other]);
+  const auto& ours = sums(gpu, kind);
+  const auto& theirs = sums(other, kind);
+  const auto wanted = static_cast<int32_t>(even * scale_);
+  const size_t subsets = subsets_[kind].size();
+  nearest_sums(ours, theirs, wanted, {distances_.data(), ours.size()});
+  // What we give may be off `even` by so much for a peak below the best.
+  const auto radius = [&] {
+    const double off = std::max(even - tokens + best.peak * speed_[gpu],
+                                best.peak * speed_[other] - other_tokens - even);
+    return static_cast<int32_t>(off * scale_) + 2;
+  };
+  int32_t near = radius();
+  for (size_t i = 0; i < subsets; ++i) {
+    if (distances_[i] >= near) continue;
+    for (size_t j = 0; j < subsets; ++j) {
+      if (std::abs(ours[i] - theirs[j] - wanted) >= near) continue;
+      const double given = tokens_in(gpu, subsets_[kind][i]) - tokens_in(other, subsets_[kind][j]);
+      const double peak = std::max((tokens - given) * inverse_speed_[gpu],
+                                   (other_tokens + given) * inverse_speed_[other]);
+      if (peak >= best.peak || !may_exchange(gpu, other, subsets_[kind][i], subsets_[kind][j])) {
+        continue;
+      }
+      best = {peak, other, subsets_[kind][i], subsets_[kind][j]};
+      near = radius();
     }
   }
 }
 
-// Both lists ascend, so that one pass finds for each of our sums the two of theirs next to what
-// would split the load evenly.
-void LayerSearch::find_exchange(int32_t gpu, int32_t other, int32_t size, Exchange& best) {
-  const double even = (state_.tokens[gpu] * speed_[other] - state_.tokens[other] * speed_[gpu]) /
-                      (speed_[gpu] + speed_[other]);
-  const auto& theirs = subsets(other, size);
-  size_t j = 0;
-  for (const Subset& ours : subsets(gpu, size)) {
-    while (j < theirs.size() && theirs[j].sum < ours.sum - even) ++j;
-    for (size_t k = j > 0 ? j - 1 : 0; k < std::min(j + 1, theirs.size()); ++k) {
-      const double given = ours.sum - theirs[k].sum;
-      const double peak = std::max((state_.tokens[gpu] - given) * inverse_speed_[gpu],
-                                   (state_.tokens[other] + given) * inverse_speed_[other]);
-      if (peak >= best.peak || !may_exchange(gpu, other, size, ours, theirs[k])) continue;
-      best = {peak, other, size, ours, theirs[k]};
-    }
+double LayerSearch::tokens_in(int32_t gpu, const Subset& subset) const {
+  double sum = 0;
+  for (int32_t i = 0; i < subset.size; ++i) {
+    sum += state_.share[state_.expert_at[gpu * slots_per_gpu_ + subset.slots[i]]];
   }
+  return sum;
 }
 
-bool LayerSearch::may_exchange(int32_t gpu, int32_t other, int32_t size, const Subset& ours,
+bool LayerSearch::may_exchange(int32_t gpu, int32_t other, const Subset& ours,
                                const Subset& theirs) const {
-  for (int32_t i = 0; i < size; ++i) {
+  for (int32_t i = 0; i < ours.size; ++i) {
     if (holds(other, state_.expert_at[gpu * slots_per_gpu_ + ours.slots[i]])) return false;
     if (holds(gpu, state_.expert_at[other * slots_per_gpu_ + theirs.slots[i]])) return false;
   }
   return true;
 }
 
-const std::vector<LayerSearch::Subset>& LayerSearch::subsets(int32_t gpu, int32_t size) {
-  SubsetList& list = lists_[size][gpu];
-  if (list.fresh) return list.subsets;
+const std::vector<int32_t>& LayerSearch::sums(int32_t gpu, int32_t kind) {
+  SumList& list = lists_[kind][gpu];
+  if (list.fresh) return list.sums;
   list.fresh = true;
-  list.subsets.clear();
-  const int32_t* experts = &state_.expert_at[gpu * slots_per_gpu_];
-  for (int32_t i = 0; i < slots_per_gpu_; ++i) {
-    for (int32_t j = 0; j < i; ++j) {
-      const double two = state_.share[experts[i]] + state_.share[experts[j]];
-      if (size == 2) {
-        list.subsets.push_back({two, {static_cast<int16_t>(i), static_cast<int16_t>(j)}});
-        continue;
-      }
-      for (int32_t k = 0; k < j; ++k) {
-        list.subsets.push_back(
-            {two + state_.share[experts[k]],
-             {static_cast<int16_t>(i), static_cast<int16_t>(j), static_cast<int16_t>(k)}});
-      }
-    }
+  const auto& subsets = subsets_[kind];
+  list.sums.assign((subsets.size() + kSumLanes - 1) / kSumLanes * kSumLanes, kNoSum);
+  for (size_t i = 0; i < subsets.size(); ++i) {
+    list.sums[i] = static_cast<int32_t>(tokens_in(gpu, subsets[i]) * scale_);
   }
-  std::sort(list.subsets.begin(), list.subsets.end(),
-            [](const Subset& a, const Subset& b) { return a.sum < b.sum; });
-  return list.subsets;
+  return list.sums;
 }
 
 void LayerSearch::swap_slots(int32_t slot, int32_t other) {
@@ -296,13 +327,37 @@ void LayerSearch::replace_at(int32_t slot, int32_t expert) {
 }
 
 void LayerSearch::touch(int32_t gpu) {
-  for (int32_t size = 2; size <= largest_subset_; ++size) lists_[size][gpu].fresh = false;
+  for (int32_t kind = 0; kind < kinds_; ++kind) lists_[kind][gpu].fresh = false;
 }
 
 void LayerSearch::refresh_tokens() {
   std::fill(state_.tokens.begin(), state_.tokens.end(), 0.0);
   for (int32_t slot = 0; slot < gpus_ * slots_per_gpu_; ++slot) {
     state_.tokens[slot / slots_per_gpu_] += state_.share[state_.expert_at[slot]];
+  }
+}
+
+// Two random GPUs exchange slots of nearly the same weight: new sums to choose from, little lost.
+void LayerSearch::shuffle(Random& random) {
+  constexpr double kChange = 3e-5;  // of the peak
+  const int32_t kind = kinds_ - 1;
+  const int32_t gpu = random.below(gpus_);
+  const int32_t other = random.below(gpus_);
+  if (gpu == other) return;
+  const auto& ours = sums(gpu, kind);
+  const auto& theirs = sums(other, kind);
+  const auto wanted =
+      static_cast<int32_t>(random.between(-kChange, kChange) * state_.tokens[gpu] * scale_);
+  nearest_sums(ours, theirs, wanted, {distances_.data(), ours.size()});
+  const auto& subsets = subsets_[kind];
+  const auto nearest = std::min_element(distances_.begin(), distances_.begin() + subsets.size());
+  const auto i = static_cast<size_t>(nearest - distances_.begin());
+  for (size_t j = 0; j < subsets.size(); ++j) {
+    if (std::abs(ours[i] - theirs[j] - wanted) != *nearest) continue;
+    if (may_exchange(gpu, other, subsets[i], subsets[j])) {
+      exchange_slots(gpu, other, subsets[i], subsets[j]);
+    }
+    return;
   }
 }
 

@@ -43,25 +43,29 @@ class LayerSearch {
   // descend(). Keeps the outcome unless the peak rose.
   void attempt(double target, Random& random);
 
+  // A cheap attempt, for a peak just above the target: other slots of the same weight change
+  // places first. Never raises the peak.
+  void attempt_nearby(double target, Random& random);
+
   double peak() const;  // tokens / speed of the fullest GPU
   std::span<const int32_t> expert_at() const { return state_.expert_at; }
   const std::vector<int32_t>& counts() const { return state_.count; }
 
  private:
-  // The sums of every `size` slots of a GPU, ascending; kept until the GPU changes.
   static constexpr int32_t kMaxSubset = 3;
+  static constexpr int32_t kKinds = 2;  // of subsets: one slot, and several
   struct Subset {
-    double sum = 0;
+    int32_t size = 0;
     std::array<int16_t, kMaxSubset> slots{};  // within the GPU
   };
-  struct SubsetList {
-    std::vector<Subset> subsets;
+  // Sums of all subsets of one GPU, in fixed point; kept until the GPU changes.
+  struct SumList {
+    std::vector<int32_t> sums;
     bool fresh = false;
   };
   struct Exchange {
-    double peak = 0;  // of the two GPUs, afterwards
-    int32_t gpu = -1;
-    int32_t size = 0;
+    double peak = 0;   // of the two GPUs, afterwards
+    int32_t gpu = -1;  // the other one
     Subset ours, theirs;
   };
   struct Replacement {
@@ -85,32 +89,39 @@ class LayerSearch {
   int32_t lightest_with_room(int32_t expert) const;
   int32_t make_room(int32_t expert);
   void put(int32_t gpu, int32_t expert);
+  void finish_start();
 
   int32_t fullest() const;
-  bool exchange(int32_t gpu, int32_t size, double target);
-  void find_exchange_of_one(int32_t gpu, int32_t other, Exchange& best) const;
-  void find_exchange(int32_t gpu, int32_t other, int32_t size, Exchange& best);
-  bool may_exchange(int32_t gpu, int32_t other, int32_t size, const Subset& ours,
-                    const Subset& theirs) const;
+  bool exchange(int32_t gpu, int32_t kind, double target);
+  void find_exchange(int32_t gpu, int32_t other, int32_t kind, Exchange& best);
+  bool may_exchange(int32_t gpu, int32_t other, const Subset& ours, const Subset& theirs) const;
+  void list_subsets();
+  const std::vector<int32_t>& sums(int32_t gpu, int32_t kind);
+  double tokens_in(int32_t gpu, const Subset& subset) const;
   bool replace(int32_t gpu);
   void find_replacement_on(int32_t gpu, int32_t expert, double others, Replacement& best) const;
   void find_replacement_for(int32_t gpu, int32_t other, int32_t expert, Replacement& best) const;
-  const std::vector<Subset>& subsets(int32_t gpu, int32_t size);
+  void exchange_slots(int32_t gpu, int32_t other, const Subset& ours, const Subset& theirs);
   void swap_slots(int32_t slot, int32_t other);
+  void shuffle(Random& random);
   void replace_at(int32_t slot, int32_t expert);
   void touch(int32_t gpu);
   void refresh_tokens();
+  void keep_unless_above(double peak_before);
   void kick(int32_t gpu, Random& random);
 
   int32_t experts_ = 0, gpus_ = 0, slots_per_gpu_ = 0;
   size_t words_ = 0;
   std::vector<double> weight_;                 // [experts]
   std::vector<double> speed_, inverse_speed_;  // [gpus]
-  int32_t largest_subset_ = 0;
+  double scale_ = 0;                           // tokens to fixed point
   RegionState state_, saved_;
   std::vector<int32_t> filled_;  // [gpus], while constructing
   std::vector<std::pair<double, int32_t>> order_;
-  std::array<std::vector<SubsetList>, kMaxSubset + 1> lists_;  // [size][gpus]
+  int32_t kinds_ = 0;
+  std::array<std::vector<Subset>, kKinds> subsets_;
+  std::array<std::vector<SumList>, kKinds> lists_;  // [kind][gpus]
+  std::vector<int32_t> distances_;
 };
 
 }  // namespace eplbd
