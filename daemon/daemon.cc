@@ -121,8 +121,7 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
   if (!config.security.curve_secret_key.empty()) {
     curve = std::make_unique<CurveServer>(
         io, zmq.get(), config.security.curve_secret_key, config.security.authorized_keys,
-        [this](std::string_view peer) {
-          metrics.rejected(RejectReason::unauthorized);
+        [this](std::string_view peer) {  // counted by the sockets' monitors
           deployment->reject(RejectReason::unauthorized, "", peer);
         });
   }

@@ -36,17 +36,12 @@ Deployment::Deployment(std::string name, const Topology& topology, const Rebalan
 
 void Deployment::take(const CountsReport& report, size_t bytes) {
   const Now now = read_clock();
-  const PlacementId before = rebalancer_.group().running();
   const IngestResult result = rebalancer_.ingest(report, now);
   metrics_.counts(result, bytes);
   if (result.rejected) return reject(*result.rejected, report.source, "");
   totals_.add(rebalancer_.added(), now.steady);
   newest_counts_ = now.steady;
   newest_counts_unix_ = now.unix_seconds;
-  if (rebalancer_.group().running() != before) {
-    log(LogLevel::info, fmt::format("workers run placement {} by the word of their counts",
-                                    name_of(rebalancer_.group().running())));
-  }
 }
 
 void Deployment::take(const StateReport& report) {

@@ -28,8 +28,11 @@ std::vector<double> gpu_load_ratio(const Topology& topology, std::span<const dou
 // the larger, weighed by the layers' tokens as the imbalance is.
 double floor_of(const Rebalancer& rebalancer, std::span<const double> loads) {
   const Topology& topology = rebalancer.topology();
-  BalanceRequest request{.topology = topology, .loads = loads};
-  request.gpus_down = rebalancer.gpus_down();
+  const BalanceRequest request{.topology = topology,
+                               .loads = loads,
+                               .gpus_down = rebalancer.gpus_down(),
+                               .budget = {},
+                               .keep_searching = {}};
   const ImbalanceBound bound = imbalance_bound(rebalancer.options().balancer, request);
   const double largest_of_gpus = expected_maximum(topology.gpus);
   double peaks = 0;
@@ -90,9 +93,13 @@ std::vector<std::string> Deployment::problems(Now now) const {
     problems.push_back(fmt::format("placement {}.{} was not applied: {}", group.published().id.term,
                                    group.published().id.version, group.failure()));
   }
-  if (newest_counts_unix_ && rebalancer_.live_sources(now) == 0) {
-    problems.push_back(
-        fmt::format("no counts for {:.0f} s", now.unix_seconds - *newest_counts_unix_));
+  // Workers that all are gone are no fault of theirs; ones that report but do not count are.
+  const auto reported = group.reported_at();
+  const Duration timeout = rebalancer_.options().workers.timeout;
+  if (reported && now.steady - *reported < timeout && rebalancer_.live_sources(now) == 0 &&
+      now.unix_seconds - started_ > to_seconds(timeout)) {
+    problems.push_back(fmt::format("workers report their state, but nobody sent counts for {:g} s",
+                                   to_seconds(timeout)));
   }
   return problems;
 }

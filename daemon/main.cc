@@ -23,6 +23,10 @@ struct Flags {
 
 int serve(const eplbd::Config& config, const std::string& file) {
   eplbd::set_up_logging(config.log);
+  if (!config.ha.etcd.empty()) {
+    eplbd::log(eplbd::LogLevel::error, file + ": ha.etcd: this version has no standby: remove it");
+    return EX_CONFIG;
+  }
   try {
     eplbd::Daemon(config, file).run();
     return EX_OK;

@@ -75,7 +75,7 @@ class StateFile {
 
   std::string directory_;
   std::string deployment_;
-  const Topology& topology_;
+  Topology topology_;  // its own: save() runs on another thread
   int lock_ = -1;
 };
 

@@ -80,8 +80,8 @@ ZmqMonitor::ZmqMonitor(boost::asio::io_context& io, void* zmq_context, void* soc
   impl_->handler = std::move(handler);
   const std::string address =
       "inproc://monitor." + std::to_string(reinterpret_cast<uintptr_t>(socket));
-  const int events = ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
-                     ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+  const int events = ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                     ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
   if (zmq_socket_monitor(socket, address.c_str(), events) != 0) {
     throw std::runtime_error(std::string("ZeroMQ monitor: ") + zmq_strerror(zmq_errno()));
   }

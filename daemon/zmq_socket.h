@@ -23,7 +23,8 @@ void set_server_options(void* socket, const CurveServer* curve, const char* doma
 // Binds all of them; returns them as bound. Throws std::runtime_error naming the address.
 std::vector<std::string> bind_all(void* socket, const std::vector<std::string>& addresses);
 
-// Connections of a socket that ended, as its monitor tells.
+// Connections of a socket that ended, as its monitor tells. A peer that only connects and leaves (a
+// probe of the port) ends one, but did not fail a handshake.
 class ZmqMonitor {
  public:
   enum class Event { disconnected, handshake_failed };
