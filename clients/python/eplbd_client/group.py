@@ -48,6 +48,109 @@ class ExpertWeights(Protocol):
         """Forgets what was staged."""
 
 
+class GroupChannel:
+    """How the ranks of a group learn of the same thing in the same step. Rank 0 talks to the daemon."""
+
+    def __init__(
+        self,
+        group: dist.ProcessGroup,
+        subscriber: Optional[PlacementSubscriber] = None,
+        reporter: Optional[StateReporter] = None,
+        check: Optional[Callable[[Placement], str]] = None,
+    ) -> None:
+        self.rank = dist.get_rank(group)
+        self.size = dist.get_world_size(group)
+        if (self.rank == 0) != (subscriber is not None and reporter is not None):
+            raise ValueError("rank 0, and only rank 0, has a subscriber and a reporter")
+        self.group = group
+        self._subscriber = subscriber
+        self._reporter = reporter
+        self._check = check
+        self.stopping = False
+
+    def receive(self, running: Placement, stop: bool = False) -> Optional[Placement]:
+        """Collective: a placement above `running`, the same on every rank, or None."""
+        placement = self._next(running) if self.rank == 0 and not stop else None
+        head = torch.zeros(3, dtype=torch.int64)
+        if stop:
+            head[0] = _STOP
+        elif placement is not None:
+            head[:] = torch.tensor([1, *placement.id])
+        dist.broadcast(head, 0, group=self.group)
+        if head[0] <= 0:
+            self.stopping = bool(head[0] == _STOP)
+            return None
+        return self._share(placement, head, running)
+
+    def agree(self, error: str) -> str:
+        """Collective: what went wrong on any rank; "" when nothing did."""
+        ready = torch.tensor([int(not error)])
+        dist.all_reduce(ready, dist.ReduceOp.MIN, group=self.group)
+        if ready.item():
+            return ""
+        errors: list[str] = [""] * self.size
+        dist.all_gather_object(errors, error and f"rank {self.rank}: {error}", group=self.group)
+        return "; ".join(filter(None, errors))[:500]
+
+    def decline(self, running: Placement) -> None:
+        if self._subscriber is not None:
+            self._subscriber.decline(running)
+
+    def report(
+        self,
+        running: Placement,
+        status: str,
+        *,
+        layers_done: Optional[int] = None,
+        apply_seconds: Optional[float] = None,
+        error: Optional[str] = None,
+    ) -> None:
+        if self._reporter is not None:
+            self._reporter.report(
+                running,
+                status,
+                layers_done=layers_done,
+                apply_seconds=apply_seconds,
+                error=error,
+            )
+
+    def _next(self, running: Placement) -> Optional[Placement]:
+        assert self._subscriber is not None
+        placement = self._subscriber.poll()
+        if placement is None:
+            return None
+        refusal = self._check(placement) if self._check else ""
+        if refusal:
+            self.decline(running)
+            self.report(running, "refused", error=refusal)
+            return None
+        self.report(running, "applying", layers_done=0)
+        return placement
+
+    def _share(
+        self, placement: Optional[Placement], head: torch.Tensor, running: Placement
+    ) -> Placement:
+        """The same object on every rank: the map, which layers first, and GPUs that are down."""
+        size = running.layers * running.slots
+        flat = torch.full((size + running.layers + running.gpus,), -2, dtype=torch.int32)
+        if placement is not None:
+            flat[:size] = torch.from_numpy(placement.physical_to_logical.ravel().copy())
+            order = placement.layers_changed_from(running)
+            flat[size : size + order.size] = torch.from_numpy(order)
+            flat[size + running.layers :][placement.gpus_down.tolist()] = 1
+        dist.broadcast(flat, 0, group=self.group)
+        values = flat.numpy()
+        order = values[size : size + running.layers]
+        return Placement(
+            id=PlacementId(int(head[1]), int(head[2])),
+            physical_to_logical=values[:size].reshape(running.layers, running.slots),
+            logical_experts=running.logical_experts,
+            gpus=running.gpus,
+            changed_layers=order[order >= 0].copy(),
+            gpus_down=np.nonzero(values[size + running.layers :] == 1)[0].astype(np.int32),
+        )
+
+
 class _Update:
     def __init__(self, placement: Placement, running: Placement) -> None:
         self.placement = placement
@@ -75,84 +178,28 @@ class GroupFollower:
         check: Optional[Callable[[Placement], str]] = None,
     ) -> None:
         self._weights = weights
+        self._channel = GroupChannel(group, subscriber, reporter, check)
+        if self._channel.size != running.gpus:
+            raise ValueError(f"{self._channel.size} ranks for {running.gpus} GPUs")
         self._group = group
-        self._rank = dist.get_rank(group)
-        if dist.get_world_size(group) != running.gpus:
-            raise ValueError(f"{dist.get_world_size(group)} ranks for {running.gpus} GPUs")
-        if (self._rank == 0) != (subscriber is not None and reporter is not None):
-            raise ValueError("rank 0, and only rank 0, has a subscriber and a reporter")
-        self._subscriber = subscriber
-        self._reporter = reporter
-        self._check = check
+        self._rank = self._channel.rank
         self._update: Optional[_Update] = None
         self.running = running
         self.failures = 0
 
     def step(self, stop: bool = False) -> bool:
         """Between two forward passes, on every rank. False: rank 0 said `stop`, and all may end."""
-        update = self._update or self._receive(stop)
-        if update is None:
-            return not self._stopping
-        self._update = update
+        if self._update is None:
+            placement = self._channel.receive(self.running, stop)
+            if placement is None:
+                return not self._channel.stopping
+            self._update = _Update(placement, self.running)
+        update = self._update
         if update.done < len(update.layers):
             self._stage_next_layer(update)
         else:
             self._finish(update)
         return True
-
-    _stopping = False
-
-    # ---- rank 0 tells the others ----
-
-    def _receive(self, stop: bool) -> Optional[_Update]:
-        placement = self._next_placement() if self._rank == 0 and not stop else None
-        head = torch.zeros(3, dtype=torch.int64)
-        if stop:
-            head[0] = _STOP
-        elif placement is not None:
-            head[:] = torch.tensor([1, *placement.id])
-        dist.broadcast(head, 0, group=self._group)
-        if head[0] <= 0:
-            self._stopping = bool(head[0] == _STOP)
-            return None
-        return _Update(self._share(placement, head), self.running)
-
-    def _next_placement(self) -> Optional[Placement]:
-        assert self._subscriber is not None
-        placement = self._subscriber.poll()
-        if placement is None:
-            return None
-        refusal = self._check(placement) if self._check else ""
-        if refusal:
-            self._subscriber.decline(self.running)
-            self._report("refused", error=refusal)
-            return None
-        self._report("applying", layers_done=0)
-        return placement
-
-    def _share(self, placement: Optional[Placement], head: torch.Tensor) -> Placement:
-        """The same object on every rank: the map, which layers first, and GPUs that are down."""
-        running = self.running
-        size = running.layers * running.slots
-        flat = torch.full((size + running.layers + running.gpus,), -2, dtype=torch.int32)
-        if placement is not None:
-            flat[:size] = torch.from_numpy(placement.physical_to_logical.ravel().copy())
-            order = placement.layers_changed_from(running)
-            flat[size : size + order.size] = torch.from_numpy(order)
-            flat[size + running.layers :][placement.gpus_down.tolist()] = 1
-        dist.broadcast(flat, 0, group=self._group)
-        values = flat.numpy()
-        order = values[size : size + running.layers]
-        return Placement(
-            id=PlacementId(int(head[1]), int(head[2])),
-            physical_to_logical=values[:size].reshape(running.layers, running.slots),
-            logical_experts=running.logical_experts,
-            gpus=running.gpus,
-            changed_layers=order[order >= 0].copy(),
-            gpus_down=np.nonzero(values[size + running.layers :] == 1)[0].astype(np.int32),
-        )
-
-    # ---- all ranks apply ----
 
     def _stage_next_layer(self, update: _Update) -> None:
         """Nothing is sent before every rank has its buffers: a rank that fails leaves nobody waiting."""
@@ -162,9 +209,10 @@ class GroupFollower:
         try:
             incoming = self._prepare(layer, changes)
         except Exception as problem:  # any reason of the engine's is one to keep the old map
-            error = f"rank {self._rank}: {problem}"
-        if not self._agree(not error):
-            self._abandon(update, error)
+            error = str(problem) or type(problem).__name__
+        error = self._channel.agree(error)
+        if error:
+            self._abandon(error)
             return
         pending = []
         for slot, source, buffer in incoming:
@@ -176,7 +224,7 @@ class GroupFollower:
         for request in pending:
             request.wait()
         update.done += 1
-        self._report("applying", layers_done=update.done)
+        self._channel.report(self.running, "applying", layers_done=update.done)
 
     def _prepare(
         self, layer: int, changes: list[list[int]]
@@ -199,39 +247,15 @@ class GroupFollower:
         self._weights.commit(update.placement)
         self.running = update.placement
         self._update = None
-        self._report("applied", apply_seconds=time.monotonic() - update.started)
+        seconds = time.monotonic() - update.started
+        self._channel.report(self.running, "applied", apply_seconds=seconds)
 
-    def _abandon(self, update: _Update, error: str) -> None:
+    def _abandon(self, error: str) -> None:
         self._weights.discard()
         self._update = None
         self.failures += 1
-        errors: list[str] = [""] * self.running.gpus
-        dist.all_gather_object(errors, error, group=self._group)
-        if self._subscriber is not None:
-            self._subscriber.decline(self.running)
-        self._report("failed", error="; ".join(filter(None, errors))[:500])
-
-    def _agree(self, ready: bool) -> bool:
-        answer = torch.tensor([int(ready)])
-        dist.all_reduce(answer, dist.ReduceOp.MIN, group=self._group)
-        return bool(answer.item())
-
-    def _report(
-        self,
-        status: str,
-        *,
-        layers_done: Optional[int] = None,
-        apply_seconds: Optional[float] = None,
-        error: Optional[str] = None,
-    ) -> None:
-        if self._reporter is not None:
-            self._reporter.report(
-                self.running,
-                status,
-                layers_done=layers_done,
-                apply_seconds=apply_seconds,
-                error=error,
-            )
+        self._channel.decline(self.running)
+        self._channel.report(self.running, "failed", error=error)
 
     def _gpu(self, slot: int) -> int:
         return slot // self.running.slots_per_gpu

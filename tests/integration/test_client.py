@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our Python client and the daemon; docs/wire.md's own worker; files that engines start from."""
+
+import json
+import re
+import time
+import unittest
+
+import numpy as np
+
+from harness import ROOT, SHAPE, DaemonTest, eventually
+from workers import Follower, Publisher, initial_map, skewed_load, violations
+
+try:
+    from eplbd_client import CountsPublisher, Placement, PlacementSubscriber, StateReporter
+    from eplbd_client.adapters import files
+except ImportError as error:
+    raise unittest.SkipTest(f"clients/python is not in PYTHONPATH: {error}") from error
+
+EXPERTS, GPUS = SHAPE["logical_experts"], SHAPE["gpus"]
+
+
+class Client(DaemonTest):
+    def test_the_whole_way(self):
+        daemon = self.daemon()
+        running = Placement.initial(SHAPE["layers"], EXPERTS, SHAPE["slots"], GPUS)
+        load = skewed_load(1, **SHAPE)
+        counts = [daemon.counts]
+        with (
+            CountsPublisher("test", counts, "dp0", layers=4, logical_experts=EXPERTS) as publisher,
+            StateReporter("test", counts, "head", running) as reporter,
+            PlacementSubscriber(
+                "test", [daemon.placements], running, heard=reporter.heard
+            ) as subscriber,
+        ):
+            def follow():
+                publisher.publish(load, running=subscriber.placement.id)
+                return subscriber.poll(0.02)
+
+            placement = eventually(follow, "a placement")
+            found = violations(placement.physical_to_logical, EXPERTS, GPUS,
+                               running.physical_to_logical)
+            self.assertEqual(found, [])
+            told = {tuple(move[:3]) for move in placement.moves.tolist()}
+            mine = {tuple(change[:3]) for change in placement.difference(running).tolist()}
+            self.assertEqual(mine, told)
+            reporter.report(placement, "applied", apply_seconds=0.5)
+            eventually(lambda: daemon.metrics()("apply_seconds_sum") == 0.5, "applied")
+            self.assertFalse(subscriber.stale)
+            daemon.kill()
+            subscriber.poll(0.1)
+            self.assertEqual(subscriber.placement.id, placement.id)
+            publisher.publish(load, running=placement.id)
+            daemon.start()
+            before = daemon.metrics()("counts_lost_total")
+            eventually(lambda: publisher.publish(load) and
+                       daemon.metrics()("counts_messages_total"), "counts again")
+            self.assertEqual(before, 0)
+            self.assertEqual(publisher.errors, 0)
+
+    def test_the_worker_in_the_documentation_works(self):
+        page = (ROOT / "docs" / "wire.md").read_text("utf-8")
+        code = re.search(r"```python\n(.*?)```", page, re.S)[1]
+        names: dict = {}
+        exec(compile(code, "docs/wire.md", "exec"), names)
+        daemon = self.daemon()
+        counter = names["Counter"](daemon.counts, "test", "doc", SHAPE["layers"], EXPERTS)
+        follower = names["Follower"](daemon.placements, "test")
+        self.addCleanup(counter.socket.close)
+        self.addCleanup(follower.socket.close)
+        load = skewed_load(2, **SHAPE)
+
+        def follow():
+            counter.publish(load, 1, *follower.held)
+            return follower.poll(20) is not None
+
+        eventually(follow, "a placement")
+        self.assertEqual(follower.held[1], 1)
+        eventually(lambda: follow() or daemon.metrics()("workers_behind") == 0, "it is applied")
+
+
+class OldAndNew(DaemonTest):
+    """tests/integration/workers.py and the golden vectors stand for the first release's workers."""
+
+    def test_bytes_of_the_first_release_are_read(self):
+        page = (ROOT / "docs" / "wire.md").read_text("utf-8")
+        shape = {"layers": 2, "logical_experts": 4, "slots": 6, "gpus": 2}
+        daemon = self.daemon(topology=shape, workers={"engine": "decode-7"})
+        worker = Publisher(daemon.counts).connected()
+        self.addCleanup(worker.close)
+        for sequence, name in enumerate(("state", "counts")):
+            digits = re.search(rf"^`{name}`\n.*?```hex\n(.*?)```", page, re.M | re.S)[1]
+            worker.send(bytes.fromhex(digits), sequence=sequence)
+        eventually(lambda: daemon.placement()[0] == (1763856001, 2), "the state was adopted")
+        rejected = daemon.metrics().by_label("counts_rejected_total", "reason")
+        self.assertEqual(rejected, {"wrong_engine": 1}, "the counts name no engine")
+
+    def test_a_newer_worker_is_understood(self):
+        daemon = self.daemon()
+        worker = Publisher(daemon.counts).connected()
+        self.addCleanup(worker.close)
+        worker.counts(skewed_load(1, **SHAPE), precision="fp8", extra={"per_node": [1, 2]})
+        eventually(lambda: daemon.metrics()("counts_messages_total") == 1, "taken")
+        worker.counts(skewed_load(1, **SHAPE), v=2)
+        eventually(
+            lambda: daemon.metrics().by_label("counts_rejected_total", "reason")
+            == {"wrong_version": 1}, "a version that is not known is rejected")
+
+
+class Formats(DaemonTest):
+    """The daemon's files and the client's are the same, dense layers and all."""
+
+    def test_with_a_dense_prefix(self):
+        ids = [3, 4, 6, 7]
+        daemon = self.daemon(topology={**SHAPE, "layer_ids": ids})
+        worker = Publisher(daemon.counts, source="dp0").connected()
+        follower = Follower(daemon.placements, held=((0, 0), initial_map(**SHAPE)))
+        self.addCleanup(worker.close)
+        self.addCleanup(follower.close)
+        load = skewed_load(3, **SHAPE)
+        eventually(lambda: worker.counts(load) and follower.poll(0.02), "a placement")
+        identity, table = follower.held
+        placement = Placement(identity, table, EXPERTS, GPUS)
+
+        def export(name):
+            status, body, _ = daemon.get(f"/api/v1/placement?format={name}")
+            self.assertEqual(status, 200)
+            return body
+
+        self.assertEqual(json.loads(export("json")), json.loads(files.sglang(placement, ids)))
+        self.assertEqual(json.loads(export("vllm-ascend")), json.loads(files.vllm_ascend(placement)))
+        pairs = re.findall(r"^  (\d+): \[(.*)\]$", export("trtllm"), re.M)
+        self.assertEqual([int(layer) for layer, _ in pairs], ids)
+        rows = [[int(x) for x in row.split(",")] for _, row in pairs]
+        np.testing.assert_array_equal(rows, table)
+        self.assertIn("num_slots: 40", files.tensorrt_llm(placement, ids))
+
+
+if __name__ == "__main__":
+    unittest.main()
