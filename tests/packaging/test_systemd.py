@@ -27,7 +27,7 @@ mkdir upper work root
 mount -t overlay overlay -o lowerdir=/,upperdir="$PWD/upper",workdir="$PWD/work" root
 cp -r "$WORK/check" root/check
 cp "$WORK/check/check.service" root/etc/systemd/system/
-rm -rf root/var/lib/eplbd root/etc/eplbd root/run/eplbd
+rm -rf root/var/lib/eplbd root/etc/eplbd root/run/eplbd root/usr/sbin/policy-rc.d
 for unit in systemd-networkd-wait-online NetworkManager-wait-online ifupdown-wait-online; do
   ln -sf /dev/null "root/etc/systemd/system/$unit.service"
 done
