@@ -38,10 +38,9 @@ struct BalanceRequest {
   const Topology& topology;
   std::span<const double> loads;       // [layers, logical_experts], finite, >= 0
   const Placement* current = nullptr;  // in force; `incremental` requires it, others ignore it
-  std::span<const int32_t> gpus_down;  // ascending; their slots stay empty
-  MoveBudget budget;
+  std::span<const int32_t> gpus_down = {};  // ascending; their slots stay empty
+  MoveBudget budget = {};
   double settle = 1.0;  // expected imbalance of a layer at which `incremental` stops
-  double min_gain = 0;  // `incremental` only: expected drop of the model's imbalance, or no change
   // `incremental` only, what AdaptiveWindow knows beside `loads`:
   std::span<const double> steady_loads = {};  // [layers, logical_experts] of longer ago; empty: none
   double forecast_error = 0;             // of an expert's load, in mean expert loads
@@ -49,7 +48,7 @@ struct BalanceRequest {
   // `joint` only, for a time budget (core reads no clock): after its own end it goes on searching
   // the layers that are off their bound while this says true, asked every few dozen microseconds.
   // More time never makes a layer worse. Empty: it stops at its own end.
-  std::function<bool()> keep_searching;
+  std::function<bool()> keep_searching = {};
 };
 
 struct BalanceResult {
@@ -60,6 +59,9 @@ struct BalanceResult {
   // Whether groups were kept on nodes; false when the shape, or the GPUs that are up, do not allow
   // what was asked for: the placement is global then.
   bool hierarchical = false;
+  // `incremental` only: drop of the whole model's expected imbalance, chance included. Of several
+  // GPUs that are full, lowering one gains little of that, though the largest load may fall.
+  std::optional<double> expected_gain = {};
 };
 
 class Balancer {

@@ -81,14 +81,14 @@ class Update {
       if (mean_of_layers > 0) path.weight /= mean_of_layers;
     }
     keep_best_layers();
+    take_steps();
     double gain = 0;
     for (const LayerPath& path : paths_) {
-      gain += path.weight * path.gain(path.points.size()) / topology_.layers;
+      gain += path.weight * path.gain(path.taken) / topology_.layers;
     }
-    if (gain >= request_.min_gain) take_steps();
     // An expert may have left its GPU and come back to another slot of it.
     const Placement next(topology_, std::move(map_));
-    return {keep_slots(topology_, *request_.current, next).map(), {}, grouped_};
+    return {keep_slots(topology_, *request_.current, next).map(), {}, grouped_, gain};
   }
 
  private:

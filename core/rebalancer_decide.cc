@@ -194,7 +194,6 @@ void Rebalancer::solve(Now now, std::span<const double> loads, UpdateReason reas
                          .gpus_down = gpus_down_,
                          .budget = budget,
                          .settle = options_.trigger.settle,
-                         .min_gain = std::max(min_gain, 0.0),
                          .steady_loads = {},
                          .forecast_error = window_.forecast_error(),
                          .forecast_drift = window_.forecast_drift(),
@@ -203,9 +202,11 @@ void Rebalancer::solve(Now now, std::span<const double> loads, UpdateReason reas
   if (window_.read_steady(steady)) request.steady_loads = steady;
   Placement candidate;
   bool grouped = hierarchical;
+  std::optional<double> expected_gain;
   try {
     BalanceResult result = balancer_->place(request);
     grouped = from_scratch ? result.hierarchical : hierarchical;
+    expected_gain = result.expected_gain;
     candidate = Placement(*topology_, std::move(result.slot_to_expert));
   } catch (const std::invalid_argument& error) {
     decision.verdict = Verdict::invalid_candidate;
@@ -228,7 +229,8 @@ void Rebalancer::solve(Now now, std::span<const double> loads, UpdateReason reas
     decision.detail = std::move(detail);
     decision.update.reset();
   };
-  const double gain = decision.imbalance - decision.imbalance_after;
+  const double fall = decision.imbalance - decision.imbalance_after;
+  const double gain = std::min(fall, expected_gain.value_or(fall));
   rules = {GroupRule::none, &group_.in_force(), gpus_down_, false};
   if (grouped) rules.groups = from_scratch ? GroupRule::one_node : GroupRule::no_wider_than_base;
   if (reason != UpdateReason::gpu && (placement == group_.in_force() || gain <= 0)) {
