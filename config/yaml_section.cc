@@ -114,11 +114,13 @@ Section::Section(ConfigReader& reader, const YamlNode* node, std::string path, i
   for (size_t i = 0; i < node->keys.size(); ++i) {
     const YamlNode& key = *node->keys[i];
     if (key.kind != YamlNode::Kind::scalar) {
-      reader_.problem(key.line, path_.empty() ? "yaml" : path_, "a key must be text, " + describe(key));
+      reader_.problem(key.line, path_.empty() ? "yaml" : path_,
+                      "a key must be text, " + describe(key));
       continue;
     }
     const std::string& name = key.text;
-    const auto [entry, inserted] = entries_.try_emplace(name, key.line, node->values[i].get());
+    const auto [entry, inserted] =
+        entries_.try_emplace(name, Entry{key.line, node->values[i].get()});
     if (!inserted) {
       reader_.problem(key.line, join(path_, shown(name)),
                       "duplicate key, first on line " + std::to_string(entry->second.line));
