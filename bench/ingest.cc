@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <future>
 #include <thread>
 #include <vector>
 #include <zmq.hpp>
@@ -43,7 +44,7 @@ double thread_cpu_seconds() {
 
 // Sends `messages` as one source after another of `sources`, as fast as they are taken.
 void send_all(zmq::context_t& context, const std::string& endpoint, const Topology& topology,
-              uint64_t messages, uint64_t sources) {
+              uint64_t messages, uint64_t sources, std::future<void> received) {
   zmq::socket_t socket(context, zmq::socket_type::xpub);
   socket.set(zmq::sockopt::sndhwm, 64);
   socket.set(zmq::sockopt::xpub_nodrop, 1);  // the benchmark's sender waits
@@ -67,9 +68,7 @@ void send_all(zmq::context_t& context, const std::string& endpoint, const Topolo
     socket.send(zmq::buffer(encode_sequence(report.sequence)), zmq::send_flags::sndmore);
     socket.send(zmq::buffer(payload));
   }
-  zmq::message_t end;
-  socket.set(zmq::sockopt::rcvtimeo, 60'000);
-  (void)socket.recv(end);  // the subscription ends with the receiver
+  received.wait();
 }
 
 template <typename Receive>
@@ -84,6 +83,7 @@ Result measure(uint64_t messages, Receive receive) {
 
 Result raw(const Topology& topology, uint64_t messages, uint64_t sources) {
   zmq::context_t context;
+  std::promise<void> done;
   std::thread sender;
   Result result;
   {
@@ -91,11 +91,12 @@ Result raw(const Topology& topology, uint64_t messages, uint64_t sources) {
     socket.set(zmq::sockopt::subscribe, "ds");
     socket.bind("tcp://127.0.0.1:*");
     sender = std::thread(send_all, std::ref(context), socket.get(zmq::sockopt::last_endpoint),
-                         std::cref(topology), messages, sources);
+                         std::cref(topology), messages, sources, done.get_future());
     zmq::message_t frame;
     result = measure(messages, [&] {
       for (uint64_t i = 0; i < messages * kWireFrames; ++i) (void)socket.recv(frame);
     });
+    done.set_value();
   }
   sender.join();
   return result;
@@ -123,16 +124,18 @@ Result ours(const Topology& topology, uint64_t messages, uint64_t sources,
   };
   handler.rejected = [](RejectReason, std::string_view) { std::abort(); };
   handler.connection_ended = [] {};
+  std::promise<void> done;
   std::thread sender;
   Result result;
   {
     CountsSubscriber subscriber(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr,
                                 handler);
     sender = std::thread(send_all, std::ref(context), subscriber.endpoints()[0],
-                         std::cref(topology), messages, sources);
+                         std::cref(topology), messages, sources, done.get_future());
     result = measure(messages, [&] {
       while (received < messages) io.run_one();
     });
+    done.set_value();
   }
   sender.join();
   return result;
