@@ -5,6 +5,7 @@
 #include <string>
 
 #include "eplbctl/flags.h"
+#include "eplbctl/keygen.h"
 #include "eplbctl/load.h"
 #include "eplbctl/replay.h"
 #include "eplbctl/solve.h"
@@ -180,12 +181,25 @@ void add_replay(CLI::App& app, Action& action) {
   });
 }
 
+void add_keygen(CLI::App& app, Action& action) {
+  CLI::App* command =
+      app.add_subcommand("keygen", "A CURVE key pair: NAME.key (secret) and NAME.pub");
+  const auto options = std::make_shared<KeygenOptions>();
+  command->add_option("NAME", options->name, "path without the extension")->required();
+  CLI::Option* source = command->add_option("--source", options->sources,
+                                            "a worker's key: the sources for which it may speak");
+  command->add_flag("--observer", options->observer, "a key that may only subscribe")
+      ->excludes(source);
+  command->callback([options, &action] { action = [options] { return run_keygen(*options); }; });
+}
+
 }  // namespace
 
 void add_offline_commands(CLI::App& app, Action& action) {
   add_solve(app, action);
   add_replay(app, action);
   add_load(app, action);
+  add_keygen(app, action);
 }
 
 }  // namespace eplbd

@@ -48,7 +48,9 @@ class Request {
     });
     io_.run();
     if (error_) throw boost::system::system_error(error_);
-    return {parser_.get().result_int(), std::move(parser_.get().body())};
+    const beast::string_view etag = parser_.get()[http::field::etag];
+    return {
+        parser_.get().result_int(), {etag.data(), etag.size()}, std::move(parser_.get().body())};
   }
 
  private:

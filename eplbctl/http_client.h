@@ -9,6 +9,7 @@ namespace eplbd {
 
 struct HttpAnswer {
   unsigned status = 0;
+  std::string etag;
   std::string body;
 };
 

@@ -2,31 +2,17 @@
 #include "eplbctl/load_view.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "eplbctl/terminal.h"
+#include "eplbctl/text.h"
 
 namespace eplbd {
 namespace {
 
-template <typename... Arguments>
-std::string format(const char* pattern, Arguments... arguments) {
-  char text[512];
-  std::snprintf(text, sizeof(text), pattern, arguments...);
-  return text;
-}
-
 std::string or_dash(const char* pattern, std::optional<double> value, double scale = 1) {
   return value ? format(pattern, *value * scale) : "-";
-}
-
-// 1234567 -> 1,234,567
-std::string grouped(int64_t value) {
-  std::string text = std::to_string(value);
-  for (int at = static_cast<int>(text.size()) - 3; at > 0; at -= 3) text.insert(at, ",");
-  return text;
 }
 
 std::string version_of(const PlacementId& id) {

@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "eplbctl " + std::string(eplbd::kProgramVersion));
   app.require_subcommand(1);
   eplbd::Action action;
+  eplbd::add_daemon_commands(app, action);
   eplbd::add_offline_commands(app, action);
   try {
     app.parse(argc, argv);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "core/bound.h"
 #include "core/imbalance.h"
 #include "core/migration.h"
 #include "eplbctl/errors.h"
@@ -102,6 +103,12 @@ void warn_when_global(const SolveOptions& options, const Topology& topology,
             << " nodes\n";
 }
 
+// A layer without load has an imbalance of 0 in core; it is balanced.
+std::vector<double> at_least_one(std::vector<double> imbalances) {
+  for (double& imbalance : imbalances) imbalance = std::max(1.0, imbalance);
+  return imbalances;
+}
+
 ordered_json answer(const Topology& topology, const SolveOptions& options,
                     const std::vector<double>& loads, const Placement& base,
                     const Solution& solution, const Placement& placement) {
@@ -116,9 +123,7 @@ ordered_json answer(const Topology& topology, const SolveOptions& options,
   json["moves"] = moves.total;
   json["max_moves_per_gpu"] = moves.worst_gpu;
   json["elapsed_seconds"] = solution.elapsed_seconds;
-  std::vector<double> layers = imbalance.layers;
-  for (double& layer : layers) layer = std::max(1.0, layer);  // without load: balanced
-  json["imbalance_per_layer"] = layers;
+  json["imbalance_per_layer"] = at_least_one(imbalance.layers);
   json["physical_to_logical_map"] =
       rows(std::span<const int32_t>(placement.map()), topology.layers);
   json["logical_to_physical_map"] = replica_lists(
@@ -160,7 +165,13 @@ int run_solve(const SolveOptions& options) {
     throw std::runtime_error("the policy's placement is not valid: " + *violation);
   }
   warn_when_global(options, topology, solution.result);
-  std::cout << answer(topology, options, loads, current, solution, placement).dump() << '\n';
+  ordered_json json = answer(topology, options, loads, current, solution, placement);
+  if (options.bound) {
+    const ImbalanceBound bound = imbalance_bound(options.balancer, request);
+    json["bound"] = std::max(1.0, bound.whole_model);
+    json["bound_per_layer"] = at_least_one(bound.layers);
+  }
+  std::cout << json.dump() << '\n';
   return 0;
 }
 

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <CLI/CLI.hpp>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "eplbctl/flags.h"
+#include "eplbctl/orders.h"
+#include "eplbctl/placement_command.h"
+#include "eplbctl/record.h"
+#include "eplbctl/status.h"
+
+namespace eplbd {
+namespace {
+
+// Seconds; a unit must be given, as in the configuration.
+const std::map<std::string, double> kUnits = {
+    {"ms", 1e-3}, {"s", 1.0}, {"m", 60.0}, {"h", 3600.0}, {"d", 86400.0}};
+
+CLI::Option* add_duration(CLI::App& command, const std::string& flag, double& seconds,
+                          const std::string& help) {
+  return command.add_option(flag, seconds, help)
+      ->transform(CLI::AsNumberWithUnit(
+          kUnits,
+          CLI::AsNumberWithUnit::Options(CLI::AsNumberWithUnit::CASE_SENSITIVE |
+                                         CLI::AsNumberWithUnit::UNIT_REQUIRED),
+          "DURATION"))
+      ->check(CLI::Range(1e-3, 30 * 86400.0).description(""));
+}
+
+std::optional<PlacementFormat> format_from(const std::string& name) {
+  return name.empty() ? std::nullopt : placement_format_from(name);
+}
+
+class DaemonCommands {
+ public:
+  DaemonCommands(CLI::App& app, Action& action)
+      : app_(app), action_(action), address_(std::make_shared<DaemonAddress>()) {
+    app.add_option("--socket", address_->socket,
+                   "control socket of the daemon (default: /run/eplbd/control.sock)");
+    app.add_option("--config", address_->config, "find it by the daemon's configuration file");
+    app.add_option("--deployment", address_->deployment,
+                   "find it by name: /run/eplbd/NAME/control.sock");
+  }
+
+  void add_all() {
+    add_status();
+    add_placement();
+    add_orders();
+    add_gpu();
+    add_record();
+  }
+
+ private:
+  CLI::App* add(CLI::App& parent, const std::string& name, const std::string& help) {
+    CLI::App* command = parent.add_subcommand(name, help);
+    command->fallthrough();
+    return command;
+  }
+
+  void add_status() {
+    const auto options = std::make_shared<StatusOptions>();
+    CLI::App* status = add(app_, "status", "What a running daemon does; exit 1: not healthy");
+    status->add_flag("--json", options->json, "as JSON: docs/http.md");
+    status->callback([this, options] {
+      options->daemon = *address_;
+      action_ = [options] { return run_status(*options); };
+    });
+    CLI::App* watch = add(app_, "watch", "The same, live, until Ctrl-C");
+    watch->add_flag("--json", options->json, "an object each time");
+    add_duration(*watch, "--every", options->every_seconds, "how often (default: 1s)");
+    watch->callback([this, options] {
+      options->daemon = *address_;
+      action_ = [options] { return run_watch(*options); };
+    });
+  }
+
+  void add_placement() {
+    const auto options = std::make_shared<PlacementOptions>();
+    const auto format = std::make_shared<std::string>();
+    const auto run = [this, options, format](int (*command)(const PlacementOptions&)) {
+      return [this, options, format, command] {
+        if (action_) return;  // the innermost command is meant
+        options->daemon = *address_;
+        options->format = format_from(*format);
+        action_ = [options, command] { return command(*options); };
+      };
+    };
+    CLI::App* show = add(app_, "placement", "Which expert lies where; export, import, diff");
+    show->add_flag("--json", options->json, "as JSON: docs/http.md");
+    show->add_option("--layer", options->layer, "this layer, GPU by GPU")
+        ->check(CLI::NonNegativeNumber);
+    CLI::App* write = add(*show, "export", "Write the placement in force for an engine");
+    write->add_option("--to", options->file, "the file; -: standard output")->required();
+    write
+        ->add_option("--format", *format,
+                     "default: by the file's name (.npy npy, .yaml trtllm, else json)")
+        ->check(CLI::IsMember({"json", "trtllm", "vllm-ascend", "npy"}));
+    write->callback(run(run_placement_export));
+    CLI::App* read = add(*show, "import", "Publish a placement; holds until resume");
+    read->add_option("FILE", options->file, "in any of the formats of export")->required();
+    read->add_flag("--json", options->json, "the answer as JSON");
+    read->callback(run(run_placement_import));
+    CLI::App* diff = add(*show, "diff", "What a file would change");
+    diff->add_option("FILE", options->file, "in any of the formats of export")->required();
+    diff->add_option("OTHER", options->other, "compare FILE to this one, not to what is in force");
+    diff->add_flag("--json", options->json, "layers and moves as JSON");
+    diff->callback(run(run_placement_diff));
+    show->callback(run(run_placement));
+  }
+
+  // One order: `fill` makes its path and body when it is the one that was given.
+  CLI::App* add_order(CLI::App& parent, const std::string& name, const std::string& help,
+                      std::function<void(OrderOptions&)> fill) {
+    const auto options = std::make_shared<OrderOptions>();
+    CLI::App* command = add(parent, name, help);
+    command->add_flag("--json", options->json, "the answer as JSON: docs/control.md");
+    command->callback([this, options, fill = std::move(fill)] {
+      options->daemon = *address_;
+      fill(*options);
+      action_ = [options] { return run_order(*options); };
+    });
+    return command;
+  }
+
+  void add_orders() {
+    const auto dry_run = std::make_shared<bool>(false);
+    add_order(app_, "rebalance", "Plan and publish now, whatever the trigger says",
+              [dry_run](OrderOptions& o) {
+                o.path = "/v1/rebalance";
+                o.body = rebalance_body(*dry_run);
+              })
+        ->add_flag("--dry-run", *dry_run, "only say what it would bring");
+    const auto seconds = std::make_shared<double>(0);
+    CLI::App* pause = add_order(app_, "pause", "Publish nothing", [seconds](OrderOptions& o) {
+      o.path = "/v1/pause";
+      o.body = pause_body(*seconds);
+    });
+    add_duration(*pause, "--for", *seconds, "so long (default: until resume)");
+    add_order(app_, "resume", "End a pause, and the hold of a rollback or import",
+              [](OrderOptions& o) { o.path = "/v1/resume"; });
+    const auto mode = std::make_shared<std::string>();
+    add_order(app_, "mode", "Set the mode over the configuration's",
+              [mode](OrderOptions& o) {
+                o.path = "/v1/mode";
+                o.body = mode_body(*mode);
+              })
+        ->add_option("MODE", *mode, "config: the configuration's again")
+        ->required()
+        ->check(CLI::IsMember({"observe", "shadow", "active", "config"}));
+    const auto version = std::make_shared<int64_t>(-1);
+    add_order(app_, "rollback", "Publish an earlier placement again; holds until resume",
+              [version](OrderOptions& o) {
+                o.path = "/v1/rollback";
+                o.body = rollback_body(*version);
+              })
+        ->add_option("VERSION", *version, "default: the one before")
+        ->check(CLI::NonNegativeNumber);
+    add_order(app_, "reload", "Read the configuration file again",
+              [](OrderOptions& o) { o.path = "/v1/reload"; });
+  }
+
+  void add_gpu() {
+    CLI::App* gpu = add(app_, "gpu", "Take a GPU out of placements, and back in");
+    gpu->require_subcommand(1);
+    const auto number = std::make_shared<int32_t>(0);
+    const auto lost = std::make_shared<bool>(false);
+    CLI::App* drain = add_order(*gpu, "drain", "Its slots become empty; survives a restart",
+                                [number, lost](OrderOptions& o) {
+                                  o.path = "/v1/gpu";
+                                  o.body = gpu_body(*number, *lost ? "lost" : "drain");
+                                });
+    drain->add_option("GPU", *number, "its number")->required()->check(CLI::NonNegativeNumber);
+    drain->add_flag("--lost", *lost, "it cannot hand its weights over either");
+    add_order(*gpu, "restore", "It may hold experts again",
+              [number](OrderOptions& o) {
+                o.path = "/v1/gpu";
+                o.body = gpu_body(*number, "restore");
+              })
+        ->add_option("GPU", *number, "its number")
+        ->required()
+        ->check(CLI::NonNegativeNumber);
+  }
+
+  void add_record() {
+    const auto options = std::make_shared<RecordOptions>();
+    CLI::App* command = add(app_, "record", "Write this deployment's counts as a trace");
+    command->add_option("--to", options->file, "a .npy file, which must not exist")->required();
+    add_duration(*command, "--for", options->for_seconds, "so long (default: until Ctrl-C)");
+    add_duration(*command, "--every", options->every_seconds, "a step (default: 1s)");
+    add_duration(*command, "--keep", options->keep_seconds,
+                 "only the last so much, as a ring (default: everything)");
+    command->callback([this, options] {
+      options->daemon = *address_;
+      action_ = [options] { return run_record(*options); };
+    });
+  }
+
+  CLI::App& app_;
+  Action& action_;
+  std::shared_ptr<DaemonAddress> address_;
+};
+
+}  // namespace
+
+void add_daemon_commands(CLI::App& app, Action& action) {
+  // The callbacks refer to it, and it lives as long as the command line does.
+  static DaemonCommands commands(app, action);
+  commands.add_all();
+}
+
+}  // namespace eplbd

@@ -1,0 +1,18 @@
+// `eplbctl status` and `watch`.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "eplbctl/daemon_client.h"
+
+namespace eplbd {
+
+struct StatusOptions {
+  DaemonAddress daemon;
+  bool json = false;
+  double every_seconds = 1;  // watch
+};
+
+int run_status(const StatusOptions& options);  // 1 when not healthy
+int run_watch(const StatusOptions& options);   // until a signal
+
+}  // namespace eplbd

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "eplbctl/status_view.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "eplbctl/terminal.h"
+#include "eplbctl/text.h"
+
+namespace eplbd {
+namespace {
+
+using nlohmann::json;
+
+std::string number(const json& value, const char* pattern = "%.3f") {
+  return value.is_number() ? format(pattern, value.get<double>()) : "-";
+}
+
+std::string id_text(const json& id) {
+  const auto version = id.at("version").get<uint64_t>();
+  if (version == 0) return "initial";
+  return std::to_string(version) + " (term " + std::to_string(id.at("term").get<uint64_t>()) + ")";
+}
+
+std::string line(const char* name, const std::string& text) {
+  return format("  %-11s ", name) + text + "\n";
+}
+
+std::string ago(const json& status, const json& ts) {
+  return duration_words(status.at("ts").get<double>() - ts.get<double>()) + " ago";
+}
+
+std::string mode_text(const json& status) {
+  std::string text = status.at("mode");
+  if (status.at("paused").get<bool>()) {
+    text += ", paused";
+    const json& until = status.at("paused_until");
+    text += until.is_number()
+                ? " for " + duration_words(until.get<double>() - status.at("ts").get<double>())
+                : " until resumed";
+  }
+  return text;
+}
+
+std::string placement_line(const json& status) {
+  const json& placement = status.at("placement");
+  std::string text = id_text(placement);
+  if (placement.at("version") != 0) {
+    text +=
+        ", " + placement.at("reason").get<std::string>() + ", " + ago(status, placement.at("ts"));
+  }
+  if (!placement.at("applied").get<bool>()) {
+    text += "; workers still run " + id_text(placement.at("running"));
+  }
+  return line("placement", text);
+}
+
+std::string imbalance_line(const json& status) {
+  std::string text = number(status.at("imbalance")) + " now, " +
+                     number(status.at("imbalance_initial")) + " with the initial placement";
+  text += "; acts above " + number(status.at("imbalance_threshold"), "%.2f");
+  if (status.at("imbalance_floor").is_number()) {
+    text += ", at best " + number(status.at("imbalance_floor"));
+  }
+  if (status.at("imbalance_measured").is_number()) {
+    text += "; measured " + number(status.at("imbalance_measured"));
+  }
+  return line("imbalance", text);
+}
+
+std::string workers_line(const json& status) {
+  size_t live = 0;
+  size_t behind = 0;
+  uint64_t lost = 0;
+  for (const json& worker : status.at("workers")) {
+    live += worker.at("live").get<bool>() ? 1 : 0;
+    behind += worker.at("behind").get<bool>() ? 1 : 0;
+    lost += worker.at("lost").get<uint64_t>();
+  }
+  std::string text = std::to_string(live) + " live of " +
+                     std::to_string(status.at("workers").size()) + ", " + std::to_string(behind) +
+                     " behind, " + grouped(static_cast<int64_t>(lost)) + " messages lost";
+  const json& group = status.at("group");
+  if (group.is_object()) {
+    text += "; " + group.at("source").get<std::string>() + " says " +
+            group.at("status").get<std::string>();
+    if (group.at("error").is_string() && group.at("error") != "") {
+      text += ": " + group.at("error").get<std::string>();
+    }
+  }
+  return line("workers", text);
+}
+
+std::string decision_text(const json& status, const json& decision) {
+  std::string text = decision.at("verdict").get<std::string>();
+  const std::string detail =
+      decision.at("detail").is_string() ? decision.at("detail").get<std::string>() : std::string();
+  if (!detail.empty()) text += ": " + detail;
+  return text + " (" +
+         duration_words(status.at("ts").get<double>() - decision.at("since").get<double>()) + ")";
+}
+
+std::string head(const json& status) {
+  return status.at("deployment").get<std::string>() + "  " + mode_text(status) + "  " +
+         (status.at("healthy").get<bool>() ? "healthy" : "NOT HEALTHY") + "\n";
+}
+
+std::string body(const json& status) {
+  std::string text = placement_line(status) + imbalance_line(status);
+  if (!status.at("decisions").empty()) {
+    text += line("decided", decision_text(status, status.at("decisions").front()));
+  }
+  text += workers_line(status);
+  text += line("window", number(status.at("tokens"), "%.3g") + " tokens, half-life " +
+                             number(status.at("half_life_seconds"), "%.3g") + " s");
+  if (!status.at("updates").empty()) {
+    const json& update = status.at("updates").front();
+    text += line("last update", id_text(update) + ", " + update.at("reason").get<std::string>() +
+                                    ": " + number(update.at("imbalance_before")) + " -> " +
+                                    number(update.at("imbalance_after")) + ", " +
+                                    grouped(update.at("moves").get<int64_t>()) + " moves, " +
+                                    ago(status, update.at("ts")));
+  }
+  if (status.at("gain_realised").is_number()) {
+    text += line("it paid", number(status.at("gain_realised")) + " of imbalance since");
+  }
+  if (!status.at("gpus_down").empty()) text += line("GPUs down", status.at("gpus_down").dump());
+  for (const json& problem : status.at("problems")) {
+    text += line("problem", problem.get<std::string>());
+  }
+  return text;
+}
+
+// The last `columns` points as one line of eight heights, from 1 to `highest`.
+std::string sparkline(const std::vector<double>& values, double highest, size_t columns) {
+  constexpr const char* kHeights[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+  std::string text;
+  const size_t first = values.size() > columns ? values.size() - columns : 0;
+  for (size_t i = first; i < values.size(); ++i) {
+    const double part = std::clamp((values[i] - 1) / std::max(highest - 1, 0.01), 0.0, 1.0);
+    text += values[i] > 0 ? kHeights[std::lround(part * 7)] : " ";
+  }
+  return text;
+}
+
+std::string history_text(const json& status, int columns) {
+  std::vector<double> now;
+  std::vector<double> initial;
+  double highest = 1.01;
+  for (const json& point : status.at("history")) {
+    now.push_back(point.at(1).is_number() ? point.at(1).get<double>() : 0);
+    initial.push_back(point.at(2).is_number() ? point.at(2).get<double>() : 0);
+    highest = std::max({highest, now.back(), initial.back()});
+  }
+  const auto cells = static_cast<size_t>(std::max(columns - 16, 10));
+  return line("initial", sparkline(initial, highest, cells)) +
+         line("now", sparkline(now, highest, cells));
+}
+
+// As many columns of GPUs as fit.
+std::string gpus_text(const json& status, int columns, int rows) {
+  const json& ratios = status.at("gpu_load_ratio");
+  if (!ratios.is_array() || ratios.empty() || rows < 1) return "";
+  constexpr int kWidth = 26;
+  const int across = std::max(1, (columns - 2) / kWidth);
+  const int count = static_cast<int>(ratios.size());
+  const int down = std::min((count + across - 1) / across, rows);
+  double highest = 1;
+  for (const json& ratio : ratios) {
+    if (ratio.is_number()) highest = std::max(highest, ratio.get<double>());
+  }
+  std::string text;
+  for (int row = 0; row < down; ++row) {
+    text += " ";
+    for (int column = 0; column < across; ++column) {
+      const int gpu = column * down + row;
+      if (gpu >= count) break;
+      const double ratio = ratios[gpu].is_number() ? ratios[gpu].get<double>() : 0;
+      constexpr int kBar = 12;
+      const int cells = static_cast<int>(std::ceil(ratio / highest * kBar * 8) + 7) / 8;
+      const std::string blanks(static_cast<size_t>(std::max(0, kBar - cells)), ' ');
+      text += format(" %4d %5.2f ", gpu, ratio) +
+              bar(std::ceil(ratio / highest * kBar * 8) / (kBar * 8), kBar) + blanks + "  ";
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+// The first `columns` characters of a line of UTF-8.
+std::string clip(const std::string& text, size_t columns) {
+  size_t characters = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if ((text[i] & 0xc0) != 0x80 && characters++ == columns) return text.substr(0, i);
+  }
+  return text;
+}
+
+std::string clip_lines(const std::string& text, int columns, int rows) {
+  std::string clipped;
+  size_t begin = 0;
+  for (int row = 0; row < rows && begin < text.size(); ++row) {
+    const size_t end = text.find('\n', begin);
+    clipped += clip(text.substr(begin, end - begin), static_cast<size_t>(columns)) + "\n";
+    begin = end + 1;
+  }
+  return clipped;
+}
+
+}  // namespace
+
+std::string status_text(const json& status) { return head(status) + body(status); }
+
+std::string watch_text(const json& status, int columns, int rows) {
+  std::string text = head(status) + "\n" + body(status) + "\n" + history_text(status, columns);
+  text += "\n  load of each GPU / mean\n";
+  const auto used = static_cast<int>(std::count(text.begin(), text.end(), '\n'));
+  constexpr int kDecisions = 6;
+  text += gpus_text(status, columns, rows - used - kDecisions - 3);
+  text += "\n  decisions\n";
+  int shown = 0;
+  for (const json& decision : status.at("decisions")) {
+    if (shown++ == kDecisions) break;
+    text += "  " + decision_text(status, decision) + "\n";
+  }
+  return clip_lines(text, columns, rows - 1);
+}
+
+}  // namespace eplbd
