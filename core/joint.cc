@@ -2,6 +2,7 @@
 // each node the search engine, until the peak is at what the fullest node allows.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -17,18 +18,22 @@ namespace eplbd {
 namespace {
 
 // Attempts at a region that is off its bound, before it is left: fewer the larger it is.
-constexpr int32_t kSlotAttempts = 20000;
+constexpr int32_t kSlotAttempts = 24000;
 constexpr int32_t kLeastAttempts = 8;
 constexpr int32_t kMostAttempts = 1000;
-constexpr int32_t kNearbyAttempts = 10;
-constexpr double kNear = 1 + 5e-4;
+constexpr int32_t kNearbyAttempts = 100;
+constexpr int32_t kLastAttempts = 6;
+constexpr double kNear = 5e-5;
+constexpr int32_t kFewSlots = 64;
+constexpr int32_t kScatteredSlots = 24;
+constexpr int32_t kRounds = 5;
 constexpr int32_t kMostPackingsTried = 4;
 constexpr int32_t kAttemptsPerQuestion = 4;
 
-// So near to its bound a region counts as there: the fewer GPUs, the finer they can be evened out.
-double tolerance(size_t gpus) {
-  const double eighths = static_cast<double>(gpus) / 8;
-  return std::min(4e-6 * eighths * eighths, 5e-4);
+// So near to its bound a region counts as there. Fewer GPUs, and more slots on each, can be evened
+// out finer.
+double tolerance(size_t gpus, int32_t slots_per_gpu) {
+  return std::min(4e-6 * std::pow(gpus / 8.0, 2) * std::pow(9.0 / slots_per_gpu, 5), 5e-4);
 }
 
 // One layer's placement as it is found, region by region.
@@ -98,7 +103,7 @@ class JointPlacer {
     packings_.fullest_nodes(group_tokens_, fullest_);
     for (int32_t tried = 0; tried < std::min(kMostPackingsTried, packings_.size()); ++tried) {
       const auto next = std::min_element(fullest_.begin(), fullest_.end());
-      if (*next / region_speed_.front() * kNear >= best.peak) return;
+      if (*next / region_speed_.front() * (1 + kNear) >= best.peak) return;
       const auto node_of = packings_.packing(static_cast<int32_t>(next - fullest_.begin()));
       try_packing(row, node_of, best, random);
       *next = std::numeric_limits<double>::infinity();
@@ -149,28 +154,56 @@ class JointPlacer {
   void fill(std::span<const double> row, int32_t region, double enough, RegionPlan& plan,
             Random& random) {
     const auto& speeds = speeds_[region];
-    const auto slots = static_cast<int32_t>(speeds.size()) * topology_.slots_per_gpu();
     weights_.clear();
     for (const int32_t expert : plan.experts) weights_.push_back(row[expert]);
     if (topology_.slots_per_gpu() > static_cast<int32_t>(weights_.size())) {
       return fill_with_copies(speeds, plan);
     }
     search_.reset(weights_, speeds, topology_.slots_per_gpu());
-    search_.construct();
-    const double at_bound = 1 + tolerance(speeds.size());
-    search_.descend(enough * at_bound);
-    if (search_.peak() > enough * kNear) {
+    const double tolerated = tolerance(speeds.size(), topology_.slots_per_gpu());
+    start(enough, tolerated, plan);
+    if (plan.peak > enough * (1 + 8 * tolerated)) {
       enough = std::max(enough, peak_bound(weights_, speeds, topology_.slots_per_gpu()));
-      const int32_t attempts = std::clamp(kSlotAttempts / slots, kLeastAttempts, kMostAttempts);
-      for (int32_t i = 0; i < attempts && search_.peak() > enough * kNear; ++i) {
-        search_.attempt(enough * at_bound, random);
-      }
+      search_more(enough, tolerated, plan, random);
     }
-    for (int32_t i = 0; i < kNearbyAttempts && search_.peak() > enough * at_bound; ++i) {
-      search_.attempt_nearby(enough * at_bound, random);
+    for (int32_t i = 0; i < kLastAttempts && search_.peak() > enough * (1 + tolerated); ++i) {
+      search_.attempt_nearby(enough * (1 + tolerated), random);
     }
+    keep(plan);
+  }
+
+  void start(double enough, double tolerated, RegionPlan& plan) {
+    search_.construct();
+    search_.descend(enough * (1 + tolerated));
+    plan.peak = std::numeric_limits<double>::infinity();
+    keep(plan);
+  }
+
+  void keep(RegionPlan& plan) const {
+    if (search_.peak() >= plan.peak) return;
     plan.expert_at.assign(search_.expert_at().begin(), search_.expert_at().end());
     plan.peak = search_.peak();
+  }
+
+  // Far from the bound by large steps, near it by small ones. Where few slots make a trap of many a
+  // local optimum, several times, from the start or from anywhere.
+  void search_more(double enough, double tolerated, RegionPlan& plan, Random& random) {
+    const auto slots = static_cast<int32_t>(search_.expert_at().size());
+    const int32_t attempts = std::clamp(kSlotAttempts / slots, kLeastAttempts, kMostAttempts);
+    const int32_t rounds = slots <= kFewSlots ? kRounds : 1;
+    for (int32_t round = 0; round < rounds && plan.peak > enough * (1 + tolerated); ++round) {
+      if (round > 0) slots <= kScatteredSlots ? search_.scatter(random) : search_.construct();
+      const double near = enough * (1 + std::max(tolerated, kNear));
+      for (int32_t i = 0; i < attempts / rounds && search_.peak() > near; ++i) {
+        search_.attempt(enough * (1 + tolerated), random);
+      }
+      const int32_t nearby = std::min(attempts / rounds, kNearbyAttempts);
+      for (int32_t i = 0; i < nearby && search_.peak() > enough * (1 + 8 * tolerated); ++i) {
+        search_.attempt_nearby(enough * (1 + tolerated), random);
+      }
+      keep(plan);
+    }
+    search_.load(plan.expert_at);
   }
 
   // More slots on a GPU than experts that may lie there: every GPU holds them all, the first ones
@@ -204,7 +237,8 @@ class JointPlacer {
 
   bool at_bound(int32_t layer, const LayerPlan& plan) {
     const auto [region, enough] = fullest_region(layer, plan);
-    return plan.regions[region].peak <= enough * (1 + tolerance(speeds_[region].size()));
+    return plan.regions[region].peak <=
+           enough * (1 + tolerance(speeds_[region].size(), topology_.slots_per_gpu()));
   }
 
   // The region that decides the layer's peak, and a bound of it.

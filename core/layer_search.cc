@@ -96,6 +96,12 @@ void LayerSearch::attempt_nearby(double target, Random& random) {
   keep_unless_above(before);
 }
 
+void LayerSearch::scatter(Random& random) {
+  for (int32_t i = 0; i < gpus_ * slots_per_gpu_; ++i) kick(random.below(gpus_), random);
+  refresh_tokens();
+  finish_start();
+}
+
 void LayerSearch::keep_unless_above(double peak_before) {
   refresh_tokens();
   if (peak() <= peak_before) return;

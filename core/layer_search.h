@@ -47,6 +47,9 @@ class LayerSearch {
   // places first. Never raises the peak.
   void attempt_nearby(double target, Random& random);
 
+  // Many random changes: another start.
+  void scatter(Random& random);
+
   double peak() const;  // tokens / speed of the fullest GPU
   std::span<const int32_t> expert_at() const { return state_.expert_at; }
   const std::vector<int32_t>& counts() const { return state_.count; }

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <vector>
+
+#include "core/balancer.h"
+#include "core/bound.h"
+#include "core/imbalance.h"
+#include "core/random.h"
+
+using namespace eplbd;
+
+namespace {
+
+struct Instance {
+  Topology topology;
+  std::vector<double> loads;
+};
+
+Instance instance(int32_t experts, int32_t slots_per_gpu, int32_t gpus, std::vector<double> loads) {
+  Instance result;
+  result.topology.layers = 1;
+  result.topology.logical_experts = experts;
+  result.topology.slots = slots_per_gpu * gpus;
+  result.topology.gpus = gpus;
+  result.loads = std::move(loads);
+  return result;
+}
+
+double peak(const Instance& instance, const std::vector<int32_t>& map) {
+  const auto loads =
+      gpu_loads(instance.topology, Placement(instance.topology, map), instance.loads);
+  return *std::max_element(loads.begin(), loads.end());
+}
+
+BalanceResult place_jointly(const Instance& instance, uint64_t seed = 0,
+                            std::function<bool()> keep_searching = {}) {
+  const auto balancer = make_balancer({Policy::joint, Hierarchical::automatic, seed});
+  return balancer->place({.topology = instance.topology,
+                          .loads = instance.loads,
+                          .keep_searching = std::move(keep_searching)});
+}
+
+double bound_of(const Instance& instance) {
+  const std::vector<double> speeds(static_cast<size_t>(instance.topology.gpus), 1.0);
+  return peak_bound(instance.loads, speeds, instance.topology.slots_per_gpu());
+}
+
+// The least peak there is: every way to give each GPU a set of experts, GPUs being alike.
+class Exhaustive {
+ public:
+  explicit Exhaustive(const Instance& instance) : instance_(instance) {
+    const int32_t experts = instance.topology.logical_experts;
+    for (uint32_t set = 0; set < (1U << experts); ++set) {
+      if (__builtin_popcount(set) == instance.topology.slots_per_gpu()) sets_.push_back(set);
+    }
+    counts_.resize(static_cast<size_t>(experts));
+    choose(0, 0);
+  }
+  double least() const { return least_; }
+
+ private:
+  void choose(int32_t gpu, size_t from) {
+    if (gpu == instance_.topology.gpus) return judge();
+    for (size_t i = from; i < sets_.size(); ++i) {
+      chosen_.push_back(sets_[i]);
+      for (size_t e = 0; e < counts_.size(); ++e) counts_[e] += sets_[i] >> e & 1;
+      choose(gpu + 1, i);
+      for (size_t e = 0; e < counts_.size(); ++e) counts_[e] -= sets_[i] >> e & 1;
+      chosen_.pop_back();
+    }
+  }
+
+  void judge() {
+    if (std::count(counts_.begin(), counts_.end(), 0) > 0) return;
+    double most = 0;
+    for (const uint32_t set : chosen_) {
+      double sum = 0;
+      for (size_t e = 0; e < counts_.size(); ++e) {
+        if (set >> e & 1) sum += instance_.loads[e] / counts_[e];
+      }
+      most = std::max(most, sum);
+    }
+    least_ = std::min(least_, most);
+  }
+
+  const Instance& instance_;
+  std::vector<uint32_t> sets_, chosen_;
+  std::vector<int32_t> counts_;
+  double least_ = 1e300;
+};
+
+Instance random_small_instance(Random& random) {
+  constexpr int32_t kShapes[][3] = {{4, 2, 3}, {5, 2, 4}, {6, 2, 4}, {6, 3, 3}, {5, 3, 4},
+                                    {6, 2, 3}, {7, 3, 3}, {6, 4, 3}, {8, 4, 2}, {4, 1, 6}};
+  const auto& [experts, slots_per_gpu, gpus] = kShapes[random.below(10)];
+  const double skew = random.between(1, 4);
+  std::vector<double> loads;
+  for (int32_t i = 0; i < experts; ++i) {
+    loads.push_back(std::round(1000 * std::pow(random.between(0.02, 1), skew)));
+  }
+  return instance(experts, slots_per_gpu, gpus, std::move(loads));
+}
+
+}  // namespace
+
+TEST_CASE("joint finds the optimum of the eight-expert example") {
+  const Instance example = instance(8, 2, 8, {600, 560, 120, 120, 20, 10, 10, 10});
+  CHECK(peak(example, place_jointly(example).slot_to_expert) == Approx(590.0 / 3).epsilon(1e-9));
+}
+
+TEST_CASE("joint is optimal on small instances, and bounds are never above the optimum") {
+  Random random(42);
+  constexpr int kInstances = 1000;
+  int optimal = 0;
+  for (int i = 0; i < kInstances; ++i) {
+    const Instance small = random_small_instance(random);
+    const double least = Exhaustive(small).least();
+    const double found = peak(small, place_jointly(small).slot_to_expert);
+    INFO("instance " << i);
+    REQUIRE(bound_of(small) <= least * (1 + 1e-9));
+    REQUIRE(found >= least * (1 - 1e-9));
+    CHECK(found <= least * 1.01);
+    if (found <= least * (1 + 1e-9)) ++optimal;
+  }
+  WARN("optimal on " << optimal << " of " << kInstances);
+  CHECK(optimal >= kInstances * 95 / 100);
+}
+
+TEST_CASE("joint is no worse than deepseek and evolved on any layer") {
+  Topology topology;
+  topology.layers = 16;
+  topology.logical_experts = 64;
+  topology.slots = 72;
+  topology.gpus = 8;
+  topology.nodes = 2;
+  topology.groups = 8;
+  for (const double skew : {1.0, 3.0, 8.0}) {
+    Random random(static_cast<uint64_t>(skew));
+    std::vector<double> loads;
+    for (int i = 0; i < 16 * 64; ++i) loads.push_back(1e5 * std::pow(random.between(0, 1), skew));
+    const auto layers = [&](Policy policy) {
+      const auto result = make_balancer({policy})->place({.topology = topology, .loads = loads});
+      return imbalance_of(topology, Placement(topology, result.slot_to_expert), loads).layers;
+    };
+    const auto joint = layers(Policy::joint);
+    const auto deepseek = layers(Policy::deepseek);
+    const auto evolved = layers(Policy::evolved);
+    const auto bound = imbalance_bound({Policy::joint}, {.topology = topology, .loads = loads});
+    for (size_t layer = 0; layer < joint.size(); ++layer) {
+      INFO("skew " << skew << ", layer " << layer);
+      CHECK(joint[layer] <= deepseek[layer] * (1 + 1e-9));
+      CHECK(joint[layer] <= evolved[layer] * (1 + 1e-5));
+      CHECK(joint[layer] >= bound.layers[layer] * (1 - 1e-9));
+      CHECK(joint[layer] <= bound.layers[layer] * 1.002);
+    }
+  }
+}
+
+TEST_CASE("joint gives slow GPUs less") {
+  Instance uneven = instance(16, 5, 4, {});
+  uneven.topology.gpu_speeds = {1.0, 1.0, 2.0, 2.0};
+  Random random(3);
+  for (int i = 0; i < 16; ++i) uneven.loads.push_back(random.between(50, 150));
+  const double total = std::accumulate(uneven.loads.begin(), uneven.loads.end(), 0.0);
+  const double bound = peak_bound(uneven.loads, uneven.topology.gpu_speeds, 5);
+  CHECK(bound >= total / 6 * (1 - 1e-12));
+  const double found = peak(uneven, place_jointly(uneven).slot_to_expert);
+  CHECK(found >= bound * (1 - 1e-9));
+  CHECK(found <= bound * 1.01);
+}
+
+TEST_CASE("more time never makes a placement worse, and is not asked for past the bound") {
+  Random random(9);
+  Instance hard = instance(24, 2, 16, {});
+  for (int i = 0; i < 24; ++i) hard.loads.push_back(std::pow(random.between(0.1, 1), 3));
+  const double at_its_end = peak(hard, place_jointly(hard).slot_to_expert);
+  int asked = 0;
+  const auto map = place_jointly(hard, 0, [&] { return ++asked < 2000; }).slot_to_expert;
+  CHECK(peak(hard, map) <= at_its_end);
+
+  const Instance even = instance(16, 2, 8, std::vector<double>(16, 1.0));
+  place_jointly(even, 0, [&]() -> bool { throw std::logic_error("asked"); });
+}
+
+TEST_CASE("bounds see what the mean does not") {
+  const std::vector<double> speeds(4, 1.0);
+  // Four GPUs, two slots, no spare: the hottest expert lies beside at least the lightest.
+  CHECK(peak_bound(std::vector<double>{100, 5, 4, 3, 2, 2, 2, 1}, speeds, 2) ==
+        Approx(101).epsilon(1e-6));
+  // One spare slot of five: half of the hottest, alone.
+  CHECK(peak_bound(std::vector<double>{100, 1, 1, 1}, std::vector<double>(5, 1.0), 1) ==
+        Approx(50).epsilon(1e-6));
+  CHECK(peak_bound(std::vector<double>(8, 3.0), speeds, 2) == Approx(6));
+  CHECK(peak_bound(std::vector<double>(8, 0.0), speeds, 2) == 0);
+}
