@@ -131,21 +131,25 @@ void run(Worker& worker, int jumps) {
 
 int main(int argc, char** argv) {
   const int jumps = argc > 1 ? std::atoi(argv[1]) : 100;
+  const std::string topology =
+      argc > 2 ? argv[2]
+               : "{layers: 58, logical_experts: 256, slots: 288, gpus: 32, nodes: 4, groups: 8}";
   std::string folder = (std::filesystem::temp_directory_path() / "eplbd-bench-XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) return 1;
   const std::string file = folder + "/eplbd.yaml";
-  std::ofstream(file)
-      << "deployment: bench\n"
-         "topology: {layers: 58, logical_experts: 256, slots: 288, gpus: 32, nodes: 4, groups: 8}\n"
-         "endpoints: {counts: {bind: ['tcp://127.0.0.1:*']}, placements: {bind: "
-         "['tcp://127.0.0.1:*']}}\n"
-         "http: {listen: '127.0.0.1:0'}\n"
-         "log: {level: error}\n"
-         "window: {half_life: 100ms}\n"
-         "limits: {updates_per_hour: 0}\n"
-         "trigger: {interval: 20ms, cooldown: 0ms, min_tokens_per_gpu_step: 0}\n"
-         "state: {directory: "
-      << folder << "/state}\n";
+  std::ofstream(file) << "deployment: bench\n"
+                         "topology: "
+                      << topology
+                      << "\n"
+                         "endpoints: {counts: {bind: ['tcp://127.0.0.1:*']}, placements: {bind: "
+                         "['tcp://127.0.0.1:*']}}\n"
+                         "http: {listen: '127.0.0.1:0'}\n"
+                         "log: {level: error}\n"
+                         "window: {half_life: 100ms}\n"
+                         "limits: {updates_per_hour: 0}\n"
+                         "trigger: {interval: 20ms, cooldown: 0ms, min_tokens_per_gpu_step: 0}\n"
+                         "state: {directory: "
+                      << folder << "/state}\n";
   const Config config = read_config(file);
   set_up_logging(config.log);
   {

@@ -116,6 +116,8 @@ void Deployment::decide(Now now) {
   if (decision.publish_again) {
     publisher_.publish_again();
     metrics_.published_again();
+    log(LogLevel::warning, fmt::format("placement {} published again, as it was not applied",
+                                       name_of(rebalancer_.group().published().id)));
   }
   rebalancer_.record(decision, now);
 }

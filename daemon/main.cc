@@ -3,6 +3,7 @@
 #include <sysexits.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -23,6 +24,7 @@ struct Flags {
 
 int serve(const eplbd::Config& config, const std::string& file) {
   eplbd::set_up_logging(config.log);
+  std::signal(SIGPIPE, SIG_IGN);  // whoever read the log may go
   if (!config.ha.etcd.empty()) {
     eplbd::log(eplbd::LogLevel::error, file + ": ha.etcd: this version has no standby: remove it");
     return EX_CONFIG;
