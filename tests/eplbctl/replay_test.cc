@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "eplbctl/replay.h"
+
+#include <catch2/catch.hpp>
+#include <random>
+
+#include "core/migration.h"
+#include "eplbctl/virtual_group.h"
+#include "tests/eplbctl/temporary_file.h"
+
+namespace eplbd {
+namespace {
+
+Topology topology() {
+  Topology topology;
+  topology.layers = 3;
+  topology.logical_experts = 8;
+  topology.slots = 12;
+  topology.gpus = 4;
+  return topology;
+}
+
+// Popularity turns round after half of the steps.
+std::vector<std::vector<uint32_t>> steps(int count) {
+  std::mt19937 random(5);
+  std::vector<std::vector<uint32_t>> all;
+  for (int step = 0; step < count; ++step) {
+    std::vector<uint32_t> counts;
+    for (int cell = 0; cell < 24; ++cell) {
+      const uint32_t rank = step < count / 2 ? cell % 8 : 7 - cell % 8;
+      counts.push_back(1000 * (1 + rank * rank) + random() % 100);
+    }
+    all.push_back(counts);
+  }
+  return all;
+}
+
+std::string json_of(const std::vector<std::vector<uint32_t>>& all) {
+  std::string text = "[";
+  for (const auto& counts : all) {
+    text += text.size() > 1 ? ",[" : "[";
+    for (size_t cell = 0; cell < counts.size(); ++cell) {
+      if (cell % 8 == 0) text += cell > 0 ? "],[" : "[";
+      text += (cell % 8 > 0 ? "," : "") + std::to_string(counts[cell]);
+    }
+    text += "]]";
+  }
+  return text + "]";
+}
+
+RebalancerOptions rules() {
+  RebalancerOptions rules;
+  rules.trigger = {.imbalance = 1.05,
+                   .settle = 1.03,
+                   .interval = std::chrono::milliseconds(100),
+                   .cooldown = std::chrono::seconds(1),
+                   .min_tokens = 0,
+                   .min_tokens_per_gpu_step = 0,
+                   .min_gain = 0.003};
+  rules.limits.updates_per_hour = 0;
+  return rules;
+}
+
+// As the comparison does it: slot by slot.
+struct Reference {
+  double mean = 0;
+  double peak = 0;
+  void add(const Topology& t, const Placement& placement, const std::vector<uint32_t>& counts) {
+    for (int32_t layer = 0; layer < t.layers; ++layer) {
+      std::vector<double> gpus(t.gpus, 0);
+      std::vector<int32_t> replicas(t.logical_experts, 0);
+      for (const int32_t expert : placement.layer(layer)) ++replicas[expert];
+      for (int32_t slot = 0; slot < t.slots; ++slot) {
+        const int32_t expert = placement.layer(layer)[slot];
+        gpus[slot / 3] += static_cast<double>(counts[layer * 8 + expert]) / replicas[expert];
+      }
+      for (const double gpu : gpus) mean += gpu / t.gpus;
+      peak += *std::max_element(gpus.begin(), gpus.end());
+    }
+  }
+};
+
+TEST_CASE("the score is that of serving each step before its counts are seen") {
+  const auto all = steps(60);
+  const TemporaryFile file(json_of(all));
+  const TraceFile trace(file.name());
+  const Topology shape = topology();
+  for (const double apply_seconds : {0.0, 0.5, 1.0, 3.0}) {
+    CAPTURE(apply_seconds);
+    const ReplayScore score = replay(trace, shape, rules(), 1, apply_seconds, nullptr);
+    // The same decisions, served by hand.
+    VirtualGroup group(shape, rules(), 1, apply_seconds);
+    Placement serving = Placement::initial(shape);
+    Placement next = serving;
+    double due = -1;
+    Reference served;
+    Reference kept;
+    int64_t moves = 0;
+    for (size_t step = 0; step < all.size(); ++step) {
+      const auto start = static_cast<double>(step);
+      if (due >= 0 && start >= due) {
+        serving = next;
+        due = -1;
+      }
+      served.add(shape, serving, all[step]);
+      kept.add(shape, Placement::initial(shape), all[step]);
+      const VirtualGroup::Step result = group.step(all[step]);
+      if (result.decision.verdict != Verdict::update) continue;
+      CHECK(due < 0);  // nothing is decided while one is applied
+      next = result.decision.update->placement;
+      moves += count_moves(shape, serving, next).total;
+      due = start + 1 + apply_seconds;
+    }
+    CHECK(score.balancedness == Approx(served.mean / served.peak).epsilon(1e-12));
+    CHECK(score.static_balancedness == Approx(kept.mean / kept.peak).epsilon(1e-12));
+    CHECK(score.moves == moves);
+    CHECK(score.updates >= 2);  // at the start, and when popularity turns round
+    CHECK(score.balancedness > score.static_balancedness);
+    CHECK(score.steps == 60);
+  }
+}
+
+TEST_CASE("applying slowly costs balance, and a budget is kept") {
+  const TemporaryFile file(json_of(steps(60)));
+  const TraceFile trace(file.name());
+  const ReplayScore fast = replay(trace, topology(), rules(), 1, 0, nullptr);
+  const ReplayScore slow = replay(trace, topology(), rules(), 1, 10, nullptr);
+  CHECK(slow.balancedness < fast.balancedness);
+  CHECK(slow.updates <= fast.updates);
+  RebalancerOptions tight = rules();
+  tight.limits.max_moves = 2;
+  int64_t worst = 0;
+  replay(trace, topology(), tight, 1, 0,
+         [&](const ReplayStep& step) { worst = std::max(worst, step.moves); });
+  CHECK(worst > 0);
+  CHECK(worst <= 2);
+}
+
+TEST_CASE("a trace without any tokens moves nothing") {
+  const TemporaryFile file(json_of(std::vector(5, std::vector<uint32_t>(24, 0))));
+  const ReplayScore score = replay(TraceFile(file.name()), topology(), rules(), 1, 0, nullptr);
+  CHECK(score.balancedness == 1);
+  CHECK(score.updates == 0);
+}
+
+}  // namespace
+}  // namespace eplbd
