@@ -20,13 +20,13 @@ namespace {
 // Attempts at a region that is off its bound, before it is left: fewer the larger it is.
 constexpr int32_t kSlotAttempts = 24000;
 constexpr int32_t kLeastAttempts = 8;
-constexpr int32_t kMostAttempts = 1000;
+constexpr int32_t kMostAttempts = 1600;
 constexpr int32_t kNearbyAttempts = 100;
 constexpr int32_t kLastAttempts = 6;
 constexpr double kNear = 5e-5;
 constexpr int32_t kFewSlots = 64;
 constexpr int32_t kScatteredSlots = 24;
-constexpr int32_t kRounds = 5;
+constexpr int32_t kRounds = 8;
 constexpr int32_t kMostPackingsTried = 4;
 constexpr int32_t kAttemptsPerQuestion = 4;
 
