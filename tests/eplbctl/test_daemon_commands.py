@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands for a running daemon, against a running daemon, with `eplbctl load` as its fleet."""
+
+import json
+import signal
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+from harness import SHAPE, DaemonTest, eventually, program
+
+FAILED, USAGE = 1, 2
+
+
+class Commands(DaemonTest):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def start(self, seconds=60, **changes):
+        """A daemon, and a fleet that is balanced once."""
+        self.eplbd = self.daemon(**changes)
+        config = self.folder / "eplbd.yaml"
+        config.write_text(json.dumps(self.eplbd.config | self.eplbd.bound, indent=1))
+        self.fleet = subprocess.Popen(
+            [program("eplbctl"), "load", "--config", str(config), "--http", self.eplbd.http,
+             "--counts", self.eplbd.counts, "--placements", self.eplbd.placements,
+             "--interval", "0.05", "--apply-seconds", "0.1", "--sources", "3", "--json",
+             "--seconds", str(seconds)],
+            stdout=subprocess.PIPE, text=True,
+        )
+        self.addCleanup(self.end_fleet)
+        eventually(lambda: self.version() > 0, "the fleet's first update")
+
+    def end_fleet(self):
+        if self.fleet.poll() is None:
+            self.fleet.kill()
+        self.fleet.communicate()
+
+    def ctl(self, *arguments, expect=0):
+        command = [program("eplbctl"), "--socket", self.eplbd.config["control"]["socket"]]
+        result = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True,
+                                timeout=30)
+        if result.returncode != expect:
+            raise AssertionError(f"exit {result.returncode}: {result.stdout}{result.stderr}")
+        return result.stdout if expect == 0 else result.stdout + result.stderr
+
+    def status(self):
+        return self.eplbd.get_json("/api/v1/status")
+
+    def version(self):
+        return self.status()["placement"]["version"]
+
+    def test_the_fleet_is_balanced_and_ends_at_a_signal(self):
+        self.start()
+        eventually(lambda: self.status()["placement"]["applied"], "the update applied")
+        lines = [json.loads(self.fleet.stdout.readline()) for _ in range(3)]
+        last = lines[-1]
+        self.assertLess(last["imbalance"], last["imbalance_initial"])
+        self.assertGreater(last["moves"], 0)
+        self.assertEqual(0, last["messages_lost"])
+        self.assertEqual(0, last["messages_rejected"])
+        self.assertGreaterEqual(self.status()["placement"]["version"], last["version"])
+        names = {worker["source"] for worker in self.status()["workers"]}
+        self.assertLessEqual({"dp0", "dp1", "dp2"}, names)
+        self.fleet.send_signal(signal.SIGTERM)
+        self.assertEqual(0, self.fleet.wait(10))
+
+    def test_a_fleet_without_a_daemon_says_so(self):
+        result = subprocess.run(
+            [program("eplbctl"), "load", "--counts", "tcp://127.0.0.1:1", "--placements",
+             "tcp://127.0.0.1:1", "--http", "127.0.0.1:1", "--seconds", "0.3"],
+            capture_output=True, text=True, timeout=30,
+        )
+        self.assertEqual(FAILED, result.returncode)
+        self.assertIn("no eplbd was heard", result.stderr)
+
+    def test_status_tells_people_and_scripts(self):
+        self.start()
+        text = self.ctl("status")
+        self.assertIn("test  active  healthy", text)
+        self.assertIn("3 live of 3", text)
+        answer = json.loads(self.ctl("status", "--json"))
+        self.assertEqual("test", answer["deployment"])
+        self.assertTrue(answer["healthy"])
+        # A worker that has gone is a problem only as the daemon says; the exit code follows it.
+        self.fleet.kill()
+        status = eventually(
+            lambda: (s := self.status()) and not s["healthy"] and s, "not healthy", 20
+        )
+        text = self.ctl("status", expect=1)
+        self.assertIn("NOT HEALTHY", text)
+        self.assertIn(status["problems"][0], text)
+
+    def test_orders(self):
+        self.start()
+        self.ctl("pause", "--for", "2h")
+        status = self.status()
+        self.assertTrue(status["paused"])
+        self.assertAlmostEqual(7200, status["paused_until"] - status["ts"], delta=60)
+        self.assertIn("paused for", self.ctl("status"))
+        self.ctl("resume")
+        self.assertFalse(self.status()["paused"])
+        self.ctl("pause")
+        self.assertIsNone(self.status()["paused_until"])
+        self.ctl("resume")
+        self.ctl("mode", "shadow")
+        self.assertEqual("shadow", self.status()["mode"])
+        self.ctl("mode", "config")
+        self.assertEqual("active", self.status()["mode"])
+        self.ctl("reload")
+        self.assertIn("77", self.ctl("rollback", 77, expect=FAILED))
+        eventually(lambda: self.status()["placement"]["applied"], "applied")
+        before = self.version()
+        self.assertIn(f"version {before + 1}", self.ctl("rollback"))
+        self.assertTrue(self.status()["paused"])
+        self.ctl("gpu", "drain", 3)
+        self.assertEqual([3], eventually(lambda: self.status()["gpus_down"], "drained"))
+        self.ctl("gpu", "restore", 3)
+        self.assertIn("0 to 7", self.ctl("gpu", "drain", 99, expect=FAILED))
+        for wrong in (("mode", "x"), ("pause", "--for", "3"), ("gpu",), ("gpu", "drain")):
+            self.ctl(*wrong, expect=USAGE)
+
+    def test_a_dry_run_publishes_nothing(self):
+        self.start()
+        eventually(lambda: self.status()["placement"]["applied"], "applied")
+        self.ctl("rollback", 0)  # the initial placement: there is something to gain, and it holds
+        eventually(lambda: self.status()["placement"]["applied"], "applied")
+        version = self.version()
+        answer = json.loads(self.ctl("rebalance", "--dry-run", "--json"))
+        self.assertTrue(answer["done"])
+        self.assertGreater(answer["moves"], 0)
+        self.assertLess(answer["imbalance_after"], answer["imbalance_before"])
+        self.assertEqual(version, self.version())
+        self.assertIn(f"version {version + 1}", self.ctl("rebalance"))
+
+    def test_a_placement_goes_out_and_comes_back_in_every_format(self):
+        self.start()
+        self.ctl("pause")
+        eventually(lambda: self.status()["placement"]["applied"], "applied")
+        table = np.array(self.eplbd.get_json("/api/v1/placement")["physical_to_logical_map"])
+        files = {name: self.folder / f"out.{name}" for name in
+                 ("json", "trtllm", "vllm-ascend", "npy")}
+        for name, file in files.items():
+            self.ctl("placement", "export", "--to", file, "--format", name)
+        np.testing.assert_array_equal(np.load(files["npy"]), table)
+        shown = json.loads(files["json"].read_text())["physical_to_logical_map"]
+        np.testing.assert_array_equal(shown, table)
+        for name, file in files.items():
+            with self.subTest(format=name):
+                diff = json.loads(self.ctl("placement", "diff", file, "--json"))
+                self.assertEqual({"layers_changed": 0, "moves": []}, diff)
+        initial = np.tile(np.arange(SHAPE["slots"]) % SHAPE["logical_experts"],
+                          (SHAPE["layers"], 1)).astype(np.int32)
+        other = self.folder / "initial.npy"
+        np.save(other, initial)
+        self.assertIn("moves", self.ctl("placement", "diff", other))
+        self.ctl("placement", "import", other)
+        answer = self.eplbd.get_json("/api/v1/placement")
+        self.assertEqual("imported", answer["reason"])
+        # What stays on a GPU keeps its slot, so only what lies on which GPU is the file's.
+        for ours, theirs in zip(answer["physical_to_logical_map"], initial):
+            for gpu in range(SHAPE["gpus"]):
+                part = slice(gpu * 5, gpu * 5 + 5)
+                self.assertEqual(sorted(theirs[part]), sorted(ours[part]))
+        bad = self.folder / "bad.json"
+        bad.write_text("[[0, 1]]")
+        self.assertIn(str(bad), self.ctl("placement", "import", bad, expect=FAILED))
+        self.assertIn("layer", self.ctl("placement"))
+        self.assertIn("GPU    7", self.ctl("placement", "--layer", 0))
+
+    def test_a_recording_is_a_trace(self):
+        self.start()
+        file = self.folder / "recorded.npy"
+        self.ctl("record", "--to", file, "--for", "1s", "--every", "200ms")
+        trace = np.load(file)
+        self.assertEqual((5, SHAPE["layers"], SHAPE["logical_experts"]), trace.shape)
+        self.assertTrue((trace.sum((1, 2)) > 0).all())
+        rows = trace.sum(2)
+        self.assertTrue((rows == rows[:, :1]).all(), "layers route the same tokens")
+        self.assertIn("never overwritten",
+                      self.ctl("record", "--to", file, "--for", "1s", expect=FAILED))
+        replayed = subprocess.run(
+            [program("eplbctl"), "replay", "--trace", str(file), "--gpus", "8", "--slots", "40"],
+            capture_output=True, text=True, timeout=30, check=True,
+        )
+        self.assertEqual(5, json.loads(replayed.stdout)["steps"])
+
+    def test_watch_goes_on_until_a_signal(self):
+        self.start()
+        watch = subprocess.Popen(
+            [program("eplbctl"), "watch", "--socket", self.eplbd.config["control"]["socket"],
+             "--every", "50ms", "--json"],
+            stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(3):
+            self.assertEqual("test", json.loads(watch.stdout.readline())["deployment"])
+        watch.send_signal(signal.SIGINT)
+        watch.communicate(timeout=10)
+        self.assertEqual(0, watch.returncode)
+
+    def test_no_daemon_there(self):
+        result = subprocess.run(
+            [program("eplbctl"), "--socket", str(self.folder / "none"), "status"],
+            capture_output=True, text=True, timeout=10,
+        )
+        self.assertEqual(FAILED, result.returncode)
+        self.assertIn("is eplbd running?", result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

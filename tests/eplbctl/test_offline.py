@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""solve, replay and keygen as a program: what they print, and how they exit."""
+
+import csv
+import json
+import os
+import stat
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+from harness import program
+
+FAILED, USAGE = 1, 2
+
+
+def run(*arguments, expect=0):
+    result = subprocess.run(
+        [program("eplbctl"), *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )
+    if result.returncode != expect:
+        raise AssertionError(f"exit {result.returncode}: {result.stdout}{result.stderr}")
+    return result.stdout if expect == 0 else result.stderr
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def save(self, name, array):
+        path = self.folder / name
+        np.save(path, array)
+        return path
+
+
+class Solve(Folder):
+    def setUp(self):
+        super().setUp()
+        random = np.random.default_rng(1)
+        self.loads = np.exp(random.normal(0, 1, (4, 32))).astype(np.float32) * 1000
+        self.file = self.save("loads.npy", self.loads)
+        self.shape = ("--gpus", 8, "--slots", 48, "--nodes", 2, "--groups", 4)
+
+    def check(self, answer, width=None):
+        table = np.array(answer["physical_to_logical_map"])
+        lists = np.array(answer["logical_to_physical_map"])
+        count = np.array(answer["logical_count"])
+        self.assertEqual((4, 48), table.shape)
+        self.assertEqual((4, 32, width or count.max()), lists.shape)
+        for layer in range(4):
+            np.testing.assert_array_equal(np.bincount(table[layer], minlength=32), count[layer])
+            for expert in range(32):
+                slots = lists[layer, expert]
+                used = slots[slots >= 0]
+                self.assertEqual(count[layer, expert], len(used))
+                np.testing.assert_array_equal(slots[len(used):], -1)
+                np.testing.assert_array_equal(table[layer][used], expert)
+        load = np.take_along_axis(self.loads / count, table, 1).reshape(4, 8, 6).sum(2)
+        imbalance = load.max(1) / load.mean(1)
+        np.testing.assert_allclose(answer["imbalance_per_layer"], imbalance, rtol=1e-5)
+        balancedness = load.mean(1).sum() / load.max(1).sum()
+        self.assertAlmostEqual(answer["balancedness"], balancedness, places=5)
+        self.assertGreater(answer["elapsed_seconds"], 0)
+        return table, lists
+
+    def test_every_policy_prints_maps_that_agree_with_each_other_and_with_the_score(self):
+        for policy in ("deepseek", "evolved", "joint", "incremental"):
+            with self.subTest(policy=policy):
+                answer = json.loads(
+                    run("solve", "--loads", self.file, *self.shape, "--policy", policy,
+                        "--repeat", 3)
+                )
+                width = 48 - 32 + 1 if policy == "evolved" else None
+                table, lists = self.check(answer, width)
+                if policy in ("joint", "incremental"):
+                    used = np.where(lists < 0, 1 << 30, lists)
+                    self.assertTrue((np.diff(used, axis=2) >= 0).all(), "not in slot order")
+                    gpus = np.sort(table.reshape(4, 8, 6), axis=2)
+                    self.assertTrue((np.diff(gpus, axis=2) > 0).all(), "twice on a GPU")
+
+    def test_moves_are_counted_from_the_placement_in_force(self):
+        first = self.folder / "first.json"
+        first.write_text(run("solve", "--loads", self.file, *self.shape))
+        table = np.array(json.loads(first.read_text())["physical_to_logical_map"])
+        for budget in (0, 5):
+            answer = json.loads(
+                run("solve", "--loads", self.file, *self.shape, "--policy", "incremental",
+                    "--max-moves", budget)
+            )
+            new = np.array(answer["physical_to_logical_map"]).reshape(32, 6)
+            old = np.tile(np.arange(48) % 32, (4, 1)).reshape(32, 6)
+            moved = sum(len(set(b) - set(a)) for a, b in zip(old.tolist(), new.tolist()))
+            self.assertEqual(moved, answer["moves"])
+            if budget:
+                self.assertLessEqual(moved, budget)
+        again = json.loads(
+            run("solve", "--loads", self.file, *self.shape, "--current", first)
+        )
+        old, new = table.reshape(32, 6), np.array(again["physical_to_logical_map"]).reshape(32, 6)
+        for a, b in zip(old.tolist(), new.tolist()):
+            for slot, expert in enumerate(a):
+                if expert in b:
+                    self.assertEqual(expert, b[slot], "an expert that stays keeps its slot")
+
+    def test_the_bound_is_below_what_is_reached(self):
+        answer = json.loads(run("solve", "--loads", self.file, *self.shape, "--bound"))
+        self.assertLessEqual(1, answer["bound"])
+        self.assertLessEqual(answer["bound"], 1 / answer["balancedness"] + 1e-9)
+        for bound, layer in zip(answer["bound_per_layer"], answer["imbalance_per_layer"]):
+            self.assertLessEqual(bound, layer + 1e-9)
+
+    def test_steps_are_summed(self):
+        steps = self.save("steps.npy", np.stack([self.loads, self.loads * 3]))
+        total = self.save("total.npy", self.loads * 4)
+        shape = ("--gpus", 8, "--slots", 48, "--policy", "deepseek")
+        one = json.loads(run("solve", "--loads", steps, *shape))
+        other = json.loads(run("solve", "--loads", total, *shape))
+        self.assertEqual(one["physical_to_logical_map"], other["physical_to_logical_map"])
+
+    def test_errors_say_what_is_wrong_and_exit_as_documented(self):
+        cases = [
+            (("solve", "--gpus", 8, "--slots", 48), USAGE, "--loads"),
+            (("solve", "--loads", self.file, "--gpus", 7, "--slots", 48), USAGE, "multiple of"),
+            (("solve", "--loads", self.file, "--gpus", 8, "--slots", 24), USAGE, "at least"),
+            (("solve", "--loads", "/none", *self.shape), FAILED, "/none: No such file"),
+            (("solve", "--loads", self.file, *self.shape, "--policy", "x"), USAGE, "deepseek"),
+            (("solve", "--loads", self.file, *self.shape, "--gpu-speeds", "1,2"), USAGE,
+             "gpu_speeds"),
+            (("bogus",), USAGE, ""),
+            ((), USAGE, ""),
+        ]
+        for arguments, code, words in cases:
+            with self.subTest(arguments=arguments):
+                self.assertIn(words, run(*arguments, expect=code))
+        fortran = self.folder / "fortran.npy"
+        np.save(fortran, np.asfortranarray(self.loads))
+        self.assertIn("Fortran", run("solve", "--loads", fortran, *self.shape, expect=FAILED))
+        run("--help")
+        self.assertIn("eplbctl", run("--version"))
+
+
+class Replay(Folder):
+    KEYS = {
+        "steps", "layers", "balancedness", "static_balancedness", "moves", "updates",
+        "layers_changed", "max_moves_per_gpu", "decide_seconds_total", "decide_seconds_p99",
+    }
+
+    def setUp(self):
+        super().setUp()
+        random = np.random.default_rng(2)
+        early, late = np.exp(random.normal(0, 1, (2, 1, 4, 32)))
+        shares = np.where(np.arange(80)[:, None, None] < 40, early, late)
+        self.trace = random.poisson(shares * 2000).astype(np.uint32)
+        self.file = self.save("trace.npy", self.trace)
+        rules = self.folder / "rules.yaml"
+        rules.write_text(
+            "trigger: {imbalance: 1.05, settle: 1.03, cooldown: 1s, min_tokens: 0, "
+            "min_tokens_per_gpu_step: 0, min_gain: 0.003}\nlimits: {updates_per_hour: 0}\n"
+        )
+        self.flags = ("replay", "--trace", self.file, "--gpus", 8, "--slots", 48,
+                      "--config", rules)
+
+    def test_the_static_score_is_that_of_the_initial_placement_and_ours_is_better(self):
+        answer = json.loads(run(*self.flags))
+        self.assertLessEqual(self.KEYS, set(answer))
+        self.assertEqual((80, 4), (answer["steps"], answer["layers"]))
+        table = np.arange(48) % 32
+        count = np.bincount(table)
+        load = (self.trace / count)[:, :, table].reshape(80, 4, 8, 6).sum(3)
+        static = load.mean(2).sum() / load.max(2).sum()
+        self.assertAlmostEqual(static, answer["static_balancedness"], places=9)
+        self.assertGreater(answer["balancedness"], static + 0.1)
+        self.assertGreaterEqual(answer["updates"], 2)
+
+    def test_the_timeline_tells_every_step_and_adds_up(self):
+        timeline = self.folder / "timeline.csv"
+        answer = json.loads(run(*self.flags, "--timeline", timeline, "--apply-seconds", 3))
+        rows = list(csv.DictReader(timeline.read_text().splitlines()))
+        self.assertEqual(80, len(rows))
+        self.assertEqual(answer["moves"], sum(int(row["moves"]) for row in rows))
+        updates = [int(row["step"]) for row in rows if row["verdict"] == "update"]
+        self.assertEqual(answer["updates"], len(updates))
+        self.assertTrue(all(b - a >= 3 for a, b in zip(updates, updates[1:])))
+        # Decided at the end of a step, it serves three steps later.
+        first = updates[0]
+        versions = [int(row["version"]) for row in rows]
+        self.assertEqual([0] * 3, versions[first + 1 : first + 4])
+        self.assertEqual(1, versions[first + 4])
+
+    def test_compare_runs_several(self):
+        rows = json.loads(run(*self.flags, "--compare", "deepseek", "incremental", "--json"))
+        self.assertEqual(["deepseek", "incremental"], [row["name"] for row in rows])
+        table = run(*self.flags, "--compare")
+        for name in ("static", "deepseek", "evolved", "joint", "incremental"):
+            self.assertIn(f"\n{name}", table)
+
+    def test_a_bad_configuration_is_told_with_its_line(self):
+        bad = self.folder / "bad.yaml"
+        bad.write_text("trigger:\n  imbalance: 0.5\n")
+        self.assertIn(f"{bad}:2: trigger.imbalance",
+                      run(*self.flags[:-1], bad, expect=FAILED))
+
+
+class Keygen(Folder):
+    def test_a_pair_that_only_the_owner_reads_and_that_is_never_overwritten(self):
+        name = self.folder / "worker"
+        run("keygen", name, "--source", "dp0", "dp1")
+        secret, public = Path(f"{name}.key"), Path(f"{name}.pub")
+        self.assertEqual(0o600, stat.S_IMODE(os.stat(secret).st_mode))
+        key, *role = public.read_text().splitlines()[-1].split()
+        self.assertEqual((40, ["source", "dp0", "dp1"]), (len(key), role))
+        import zmq
+
+        self.assertEqual(
+            key.encode(), zmq.curve_public(secret.read_text().splitlines()[-1].encode())
+        )
+        self.assertIn("remove it first", run("keygen", name, expect=FAILED))
+        self.assertIn("--observer", run("keygen", f"{name}2", "--observer", "--source", "a",
+                                        expect=USAGE))
+
+
+if __name__ == "__main__":
+    unittest.main()
