@@ -22,8 +22,8 @@ constexpr double kLeastGainOfAStep = 2e-5;
 // What a move must gain. The faster loads drift, the shorter a gain lasts; as long as that is not
 // known, what chance does is a hint.
 constexpr double kLeastPrice = 0.0008;
-constexpr double kMostPrice = 0.01;
-constexpr double kPricePerDrift = 0.5;
+constexpr double kMostPrice = 0.007;
+constexpr double kPricePerDrift = 0.6;
 constexpr double kPricePerError = 0.1;
 
 double price_of(double drift, double error) {
