@@ -367,25 +367,22 @@ void LayerSearch::shuffle(Random& random) {
   }
 }
 
-// One random change around a GPU: a replica more of one of its experts, taken from an expert that
-// has several, or an exchange with another GPU.
+// One random change around a GPU: a replica more of one of its experts (or, where that does not go,
+// of any), taken from an expert that has several; or an exchange with another GPU.
 void LayerSearch::kick(int32_t gpu, Random& random) {
   constexpr int kTries = 8;
   const int32_t slots = gpus_ * slots_per_gpu_;
   const int32_t slot = gpu * slots_per_gpu_ + random.below(slots_per_gpu_);
-  const int32_t expert = state_.expert_at[slot];
   const bool replacing = slots > experts_ && random.below(4) != 0;
+  int32_t expert = state_.expert_at[slot];
   for (int i = 0; i < kTries; ++i) {
+    if (replacing && i >= kTries / 2) expert = random.below(experts_);
     const int32_t other = random.below(slots);
     const int32_t other_gpu = other / slots_per_gpu_;
     const int32_t other_expert = state_.expert_at[other];
-    if (other_gpu == gpu || holds(other_gpu, expert)) continue;
-    if (replacing && state_.count[other_expert] > 1) {
-      return replace_at(other, expert);
-    }
-    if (!replacing && !holds(gpu, other_expert)) {
-      return swap_slots(slot, other);
-    }
+    if (holds(other_gpu, expert)) continue;
+    if (replacing && state_.count[other_expert] > 1) return replace_at(other, expert);
+    if (!replacing && !holds(gpu, other_expert)) return swap_slots(slot, other);
   }
 }
 
