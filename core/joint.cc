@@ -27,6 +27,7 @@ constexpr double kNear = 5e-5;
 constexpr int32_t kFewSlots = 64;
 constexpr int32_t kScatteredSlots = 24;
 constexpr int32_t kRounds = 8;
+constexpr int32_t kFewRounds = 3;
 constexpr int32_t kMostPackingsTried = 4;
 constexpr int32_t kAttemptsPerQuestion = 4;
 
@@ -190,7 +191,7 @@ class JointPlacer {
   void search_more(double enough, double tolerated, RegionPlan& plan, Random& random) {
     const auto slots = static_cast<int32_t>(search_.expert_at().size());
     const int32_t attempts = std::clamp(kSlotAttempts / slots, kLeastAttempts, kMostAttempts);
-    const int32_t rounds = slots <= kFewSlots ? kRounds : 1;
+    const int32_t rounds = slots <= kScatteredSlots ? kRounds : slots <= kFewSlots ? kFewRounds : 1;
     for (int32_t round = 0; round < rounds && plan.peak > enough * (1 + tolerated); ++round) {
       if (round > 0) slots <= kScatteredSlots ? search_.scatter(random) : search_.construct();
       const double near = enough * (1 + std::max(tolerated, kNear));
