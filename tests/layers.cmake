@@ -1,6 +1,7 @@
 # daemon -> {config, metrics} -> core -> std: fails when an include points the other way, or when
 # core reads a clock.
 # SPDX-License-Identifier: Apache-2.0
+cmake_minimum_required(VERSION 3.25)
 set(core "")
 set(config "config|core")
 set(metrics "metrics|core")
@@ -16,7 +17,7 @@ foreach(folder IN LISTS folders)
     foreach(line IN LISTS includes)
       string(REGEX MATCH "[<\"]([^>\"]*)[>\"]" _ "${line}")
       set(path "${CMAKE_MATCH_1}")
-      if(folder STREQUAL core)
+      if(folder STREQUAL "core")
         # Standard headers have no dot and no slash.
         if(NOT path MATCHES "^core/" AND path MATCHES "[./]" AND NOT path MATCHES "^immintrin.h$")
           list(APPEND failures "${source}: core includes ${path}")
@@ -26,7 +27,7 @@ foreach(folder IN LISTS folders)
         list(APPEND failures "${source}: ${folder} includes ${path}")
       endif()
     endforeach()
-    if(folder STREQUAL core)
+    if(folder STREQUAL "core")
       file(STRINGS ${source} clocks REGEX "::now\\(|std::getenv|std::thread|fopen|std::[io]?fstream")
       foreach(line IN LISTS clocks)
         list(APPEND failures "${source}: core is pure, but: ${line}")
