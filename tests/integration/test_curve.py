@@ -118,18 +118,17 @@ class Curve(DaemonTest):
     def test_keygen_makes_what_the_client_reads(self):
         from eplbd_client import CountsPublisher, CurveKeys
 
-        pair = self.folder / "worker"
-        made = subprocess.run([program("eplbctl"), "keygen", "--to", str(pair)],
-                              capture_output=True, text=True, check=False)
-        if made.returncode:
-            self.skipTest(f"eplbctl keygen: {made.stderr.strip()}")
-        secret = next(p for p in self.folder.glob("worker*") if not p.name.endswith(".pub"))
-        public = next(self.folder.glob("worker*.pub"))
+        def keygen(name, *role):
+            command = [program("eplbctl"), "keygen", str(self.folder / name), *role]
+            subprocess.run(command, capture_output=True, text=True, check=True)
+            return self.folder / f"{name}.key", self.folder / f"{name}.pub"
+
+        secret, public = keygen("worker", "--source", "client")
+        self.assertEqual(secret.stat().st_mode & 0o777, 0o600)
+        public.rename(self.folder / "keys" / "worker.pub")
         server = self.folder / "server.pub"
         server.write_bytes(self.server[0] + b"\n")
         keys = CurveKeys.from_files(secret, server)
-        self.assertIn(keys.public, public.read_text())
-        (self.folder / "keys" / "new.pub").write_text(f"{keys.public} source client\n")
         self.subject.reload()
         with CountsPublisher("test", [self.subject.counts], "client", layers=SHAPE["layers"],
                              logical_experts=SHAPE["logical_experts"], curve=keys) as publisher:
