@@ -15,6 +15,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // A change must lower the peak by more than rounding.
 constexpr double kProgress = 1 - 1e-10;
+constexpr double kCoarse = 1 + 1e-4;
 
 }  // namespace
 
@@ -73,8 +74,9 @@ void LayerSearch::descend(double target) {
   for (int32_t step = 0; step < most_steps; ++step) {
     const int32_t gpu = fullest();
     if (time(gpu) <= target) return;
-    const bool better =
-        exchange(gpu, 0, target) || (kinds_ > 1 && exchange(gpu, 1, target)) || replace(gpu);
+    // A replica more or less is too coarse a step next to the target.
+    const bool better = exchange(gpu, 0, target) || (kinds_ > 1 && exchange(gpu, 1, target)) ||
+                        (time(gpu) > target * kCoarse && replace(gpu));
     if (!better) return;
   }
 }
