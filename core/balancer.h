@@ -41,6 +41,9 @@ struct BalanceRequest {
   std::span<const int32_t> gpus_down = {};  // ascending; their slots stay empty
   MoveBudget budget = {};
   double settle = 1.0;  // expected imbalance of a layer at which `incremental` stops
+  // `incremental` only: trigger.min_gain. It says what balance is worth against weights to fetch, so
+  // the price of a move follows it (its square root); 0: moves are free.
+  double min_gain = 0.003;
   // `incremental` only, what AdaptiveWindow knows beside `loads`:
   std::span<const double> steady_loads = {};  // [layers, logical_experts] of longer ago; empty: none
   double forecast_error = 0;             // of an expert's load, in mean expert loads

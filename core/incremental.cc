@@ -25,10 +25,11 @@ constexpr double kLeastPrice = 0.0008;
 constexpr double kMostPrice = 0.007;
 constexpr double kPricePerDrift = 0.6;
 constexpr double kPricePerError = 0.1;
+constexpr double kUsualMinGain = 0.003;
 
-double price_of(double drift, double error) {
+double price_of(double drift, double error, double min_gain) {
   const double price = drift > 0 ? kPricePerDrift * drift : kPricePerError * error;
-  return std::clamp(price, kLeastPrice, kMostPrice);
+  return std::sqrt(min_gain / kUsualMinGain) * std::clamp(price, kLeastPrice, kMostPrice);
 }
 
 // The steps that one layer would take, in their order.
@@ -70,7 +71,7 @@ class Update {
         incoming_(topology_.gpus),
         sharpness_(sharpness(live_gpus(), gpu_error(topology_, request.forecast_error))),
         price_(price_of(gpu_error(topology_, request.forecast_drift),
-                        gpu_error(topology_, request.forecast_error))) {}
+                        gpu_error(topology_, request.forecast_error), request.min_gain)) {}
 
   BalanceResult run() {
     double mean_of_layers = 0;

@@ -194,6 +194,7 @@ void Rebalancer::solve(Now now, std::span<const double> loads, UpdateReason reas
                          .gpus_down = gpus_down_,
                          .budget = budget,
                          .settle = options_.trigger.settle,
+                         .min_gain = options_.trigger.min_gain,
                          .steady_loads = {},
                          .forecast_error = window_.forecast_error(),
                          .forecast_drift = window_.forecast_drift(),
