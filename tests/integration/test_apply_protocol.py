@@ -6,7 +6,7 @@ import unittest
 
 import numpy as np
 
-from harness import SHAPE, DaemonTest, eventually
+from harness import SHAPE, DaemonTest, ask, eventually
 from workers import Follower, Publisher, initial_map, skewed_load, violations
 
 EXPERTS, GPUS = SHAPE["logical_experts"], SHAPE["gpus"]
@@ -161,6 +161,35 @@ class ApplyProtocol(DaemonTest):
         eventually(lambda: self.count() or self.subject.metrics()("workers_behind") == 1, "behind")
         self.counter.running = identity
         eventually(lambda: self.count() or self.subject.metrics()("workers_behind") == 0, "level")
+
+    def test_a_gpu_is_drained_and_restored(self):
+        self.begin()
+        identity, table = self.update()
+        self.report(identity, table, "applied")
+        body = {"gpu": 3, "action": "drain"}
+        status, text, _ = ask(self.subject.control(), "POST", "/v1/gpu", body)
+        self.assertEqual(status, 200, text)
+        before = table
+        identity, table = self.update()
+        message = self.follower.message
+        self.assertEqual(np.frombuffer(message["gpus_down"], "<i4").tolist(), [3])
+        self.assertEqual(message["reason"], "gpu")
+        self.assertEqual(violations(table, EXPERTS, GPUS, before, gpus_down=[3]), [])
+        self.report(identity, table, "applied")
+        eventually(lambda: self.count() or self.subject.metrics()("workers_behind") == 0, "level")
+        self.subject.kill()
+        self.subject.start()
+        self.assertEqual(self.subject.get_json("/api/v1/status")["gpus_down"], [3])
+        for worker in (self.counter, self.reporter):
+            worker.connected()
+        self.report(identity, table, "applied")
+        body["action"] = "restore"
+        status, text, _ = ask(self.subject.control(), "POST", "/v1/gpu", body)
+        self.assertEqual(status, 200, text)
+        before = table
+        identity, table = self.update()
+        self.assertEqual(self.follower.message["gpus_down"], b"")
+        self.assertEqual(violations(table, EXPERTS, GPUS, before), [])
 
     def test_modes(self):
         self.begin(mode="shadow")
