@@ -24,22 +24,26 @@ class Commands(DaemonTest):
     def start(self, seconds=60, **changes):
         """A daemon, and a fleet that is balanced once."""
         self.eplbd = self.daemon(**changes)
+        self.start_fleet(seconds)
+        eventually(lambda: self.version() > 0, "the fleet's first update")
+
+    def start_fleet(self, seconds, *flags):
         config = self.folder / "eplbd.yaml"
         config.write_text(json.dumps(self.eplbd.config | self.eplbd.bound, indent=1))
         self.fleet = subprocess.Popen(
             [program("eplbctl"), "load", "--config", str(config), "--http", self.eplbd.http,
              "--counts", self.eplbd.counts, "--placements", self.eplbd.placements,
              "--interval", "0.05", "--apply-seconds", "0.1", "--sources", "3", "--json",
-             "--seconds", str(seconds)],
+             "--seconds", str(seconds), *flags],
             stdout=subprocess.PIPE, text=True,
         )
-        self.addCleanup(self.end_fleet)
-        eventually(lambda: self.version() > 0, "the fleet's first update")
+        self.addCleanup(self.end, self.fleet)
 
-    def end_fleet(self):
-        if self.fleet.poll() is None:
-            self.fleet.kill()
-        self.fleet.communicate()
+    @staticmethod
+    def end(fleet):
+        fleet.kill()
+        fleet.wait()
+        fleet.stdout.close()
 
     def ctl(self, *arguments, expect=0):
         command = [program("eplbctl"), "--socket", self.eplbd.config["control"]["socket"]]
@@ -87,14 +91,16 @@ class Commands(DaemonTest):
         answer = json.loads(self.ctl("status", "--json"))
         self.assertEqual("test", answer["deployment"])
         self.assertTrue(answer["healthy"])
-        # A worker that has gone is a problem only as the daemon says; the exit code follows it.
-        self.fleet.kill()
-        status = eventually(
-            lambda: (s := self.status()) and not s["healthy"] and s, "not healthy", 20
-        )
+        # A group of another shape than the configuration's, until it goes.
+        self.end(self.fleet)
+        self.start_fleet(60, "--slots", "48")
+        status = eventually(lambda: (s := self.status())["problems"] and s, "a problem", 20)
+        self.assertFalse(status["healthy"])
         text = self.ctl("status", expect=1)
         self.assertIn("NOT HEALTHY", text)
         self.assertIn(status["problems"][0], text)
+        self.assertEqual(status["problems"],
+                         json.loads(self.ctl("status", "--json", expect=1))["problems"])
 
     def test_orders(self):
         self.start()
