@@ -37,6 +37,11 @@ double tolerance(size_t gpus, int32_t slots_per_gpu) {
   return std::min(4e-6 * std::pow(gpus / 8.0, 2) * std::pow(9.0 / slots_per_gpu, 5), 5e-4);
 }
 
+// So far from it a region is worth more than a few last attempts.
+double off_bound(double tolerated) {
+  return 1 + std::max(tolerated, std::min(8 * tolerated, 1e-3));
+}
+
 // One layer's placement as it is found, region by region.
 struct RegionPlan {
   std::vector<int32_t> experts;    // the layer's numbers of them
@@ -163,7 +168,7 @@ class JointPlacer {
     search_.reset(weights_, speeds, topology_.slots_per_gpu());
     const double tolerated = tolerance(speeds.size(), topology_.slots_per_gpu());
     start(enough, tolerated, plan);
-    if (plan.peak > enough * (1 + 8 * tolerated)) {
+    if (plan.peak > enough * off_bound(tolerated)) {
       enough = std::max(enough, peak_bound(weights_, speeds, topology_.slots_per_gpu()));
       search_more(enough, tolerated, plan, random);
     }
@@ -199,7 +204,7 @@ class JointPlacer {
         search_.attempt(enough * (1 + tolerated), random);
       }
       const int32_t nearby = std::min(attempts / rounds, kNearbyAttempts);
-      for (int32_t i = 0; i < nearby && search_.peak() > enough * (1 + 8 * tolerated); ++i) {
+      for (int32_t i = 0; i < nearby && search_.peak() > enough * off_bound(tolerated); ++i) {
         search_.attempt_nearby(enough * (1 + tolerated), random);
       }
       keep(plan);
