@@ -52,8 +52,6 @@ class LayerClimb {
   std::optional<ClimbStep> improve(double least_gain);
 
  private:
-  static constexpr size_t kMostLanes = 2;
-
   // The layer under one load. Loads are in mean GPU loads, divided by speed where of a GPU.
   struct Lane {
     float weight = 0;
