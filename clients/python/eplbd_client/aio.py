@@ -52,7 +52,7 @@ class AsyncPlacementSubscriber(PlacementSubscriber):
 
     async def _next(self) -> Placement:
         while True:
-            frames = await self._socket.recv_multipart()
+            frames: list[bytes] = await self._socket.recv_multipart()  # type: ignore[misc]
             newest = self.tracker.feed(frames, time.monotonic())
             if resubscribe_now(self.tracker, self._resubscribed):
                 self._resubscribed = time.monotonic()

@@ -46,7 +46,7 @@ class CurveKeys:
         public = zmq.curve_public(secret.encode()).decode()
         return CurveKeys(public, secret, read_key(server_file))
 
-    def apply(self, socket: zmq.Socket) -> None:
+    def apply(self, socket: zmq.Socket[bytes]) -> None:
         socket.curve_publickey = self.public.encode()
         socket.curve_secretkey = self.secret.encode()
         socket.curve_serverkey = self.server.encode()

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 
 class PlacementId(NamedTuple):
@@ -16,7 +19,7 @@ class PlacementId(NamedTuple):
     version: int
 
 
-def _empty() -> np.ndarray:
+def _empty() -> Array:
     return np.zeros(0, np.int32)
 
 
@@ -25,14 +28,14 @@ class Placement:
     """physical_to_logical is int32 [layers, slots]; slot s lies on GPU s // slots_per_gpu; -1: empty."""
 
     id: PlacementId
-    physical_to_logical: np.ndarray
+    physical_to_logical: Array
     logical_experts: int
     gpus: int
     base_version: int = 0
     ts: float = 0.0
-    changed_layers: np.ndarray = field(default_factory=_empty)
-    moves: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int32))
-    gpus_down: np.ndarray = field(default_factory=_empty)
+    changed_layers: Array = field(default_factory=_empty)
+    moves: Array = field(default_factory=lambda: np.zeros((0, 4), np.int32))
+    gpus_down: Array = field(default_factory=_empty)
     imbalance_before: float = 0.0
     imbalance_after: float = 0.0
     reason: str = "initial"
@@ -71,14 +74,14 @@ class Placement:
     def same_map(self, other: Placement) -> bool:
         return bool(np.array_equal(self.physical_to_logical, other.physical_to_logical))
 
-    def logical_replica_count(self) -> np.ndarray:
+    def logical_replica_count(self) -> Array:
         """int32 [layers, logical_experts]: the slots that hold each expert."""
         counts = np.zeros((self.layers, self.logical_experts), np.int32)
         rows, slots = np.nonzero(self.physical_to_logical >= 0)
         np.add.at(counts, (rows, self.physical_to_logical[rows, slots]), 1)
         return counts
 
-    def logical_to_physical(self, width: int = 0) -> np.ndarray:
+    def logical_to_physical(self, width: int = 0) -> Array:
         """int32 [layers, logical_experts, width]: each expert's slots in slot order, -1 padded.
 
         `width` 0 takes the largest replica count; engines that fixed theirs pass it.
@@ -96,7 +99,7 @@ class Placement:
             table[layer, experts, np.arange(experts.size) - first] = order
         return table
 
-    def difference(self, running: Placement) -> np.ndarray:
+    def difference(self, running: Placement) -> Array:
         """int32 [changes, 4] against the map that really runs: layer, slot, expert, source slot.
 
         The source is a slot of `running` that holds the expert: on the slot's own GPU (a copy, no
@@ -121,7 +124,7 @@ class Placement:
                     changes.append((int(layer), slot, expert, source))
         return np.array(changes, np.int32).reshape(-1, 4)
 
-    def _source(self, slot: int, holders: list[int], sent: np.ndarray, down: set[int]) -> int:
+    def _source(self, slot: int, holders: list[int], sent: Array, down: set[int]) -> int:
         gpu = slot // self.slots_per_gpu
         if not holders:
             return -1
@@ -139,7 +142,7 @@ class Placement:
             sent[best // self.slots_per_gpu] += 1
         return best
 
-    def layers_changed_from(self, running: Placement) -> np.ndarray:
+    def layers_changed_from(self, running: Placement) -> Array:
         """Layers whose map differs, the daemon's best gain first where it named them."""
         differ = (self.physical_to_logical != running.physical_to_logical).any(axis=1)
         named = [layer for layer in self.changed_layers.tolist() if differ[layer]]
@@ -147,7 +150,7 @@ class Placement:
         return np.array(named + rest, np.int32)
 
 
-def logical_counts(physical_counts: np.ndarray, placement: Placement) -> np.ndarray:
+def logical_counts(physical_counts: Array, placement: Placement) -> Array:
     """uint64 [layers, logical_experts] from tokens per slot [layers, slots].
 
     `placement` must be the one under which the tokens were routed, not the one that came after:
@@ -163,7 +166,8 @@ def logical_counts(physical_counts: np.ndarray, placement: Placement) -> np.ndar
     return counts
 
 
-def gpu_tokens(physical_counts: np.ndarray, gpus: int) -> np.ndarray:
+def gpu_tokens(physical_counts: Array, gpus: int) -> Array:
     """uint64 [layers, gpus] from tokens per slot: what each GPU really received."""
     physical = np.asarray(physical_counts).astype(np.uint64)
-    return physical.reshape(physical.shape[0], gpus, -1).sum(axis=2, dtype=np.uint64)
+    summed: Array = physical.reshape(physical.shape[0], gpus, -1).sum(axis=2, dtype=np.uint64)
+    return summed

@@ -11,7 +11,7 @@ from typing import Any, Optional
 import numpy as np
 
 from .curve import CurveKeys
-from .placement import Placement, PlacementId, gpu_tokens, logical_counts
+from .placement import Array, Placement, PlacementId, gpu_tokens, logical_counts
 from .sender import Sender
 from .wire import Counts
 
@@ -167,12 +167,12 @@ class CountsPublisher:
             return self._message(0)
 
 
-def _add(totals: np.ndarray, new: np.ndarray) -> None:
+def _add(totals: Array, new: Array) -> None:
     np.add(totals, new, out=totals)
     np.remainder(totals, _MODULUS, out=totals)
 
 
-def _checked(counts: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _checked(counts: Any, shape: tuple[int, ...]) -> Array:
     array = np.asarray(counts)
     if array.shape != shape:
         raise ValueError(f"the shape is {array.shape}, not {shape}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Sequence
@@ -113,4 +114,4 @@ class StateReporter:
     def _copy(self) -> State:
         with self._lock:
             self._last_ts = max(time.time(), self._last_ts + 1e-6)
-            return State(**{**self._state.__dict__, "ts": self._last_ts})
+            return dataclasses.replace(self._state, ts=self._last_ts)

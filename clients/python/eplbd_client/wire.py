@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional, Union
 import msgpack
 import numpy as np
 
-from .placement import Placement, PlacementId
+from .placement import Array, Placement, PlacementId
 
 WIRE_VERSION = 1
 MAX_MESSAGE_BYTES = 4 << 20
@@ -44,7 +44,7 @@ def unpack_sequence(frame: bytes) -> int:
     return int(struct.unpack(">Q", frame)[0])
 
 
-def _little_endian(array: np.ndarray, dtype: str) -> bytes:
+def _little_endian(array: Array, dtype: str) -> bytes:
     return np.ascontiguousarray(array, dtype=dtype).tobytes()
 
 
@@ -62,8 +62,8 @@ class Counts:
     ts: float
     steps: int
     running: PlacementId
-    counts: np.ndarray
-    gpu_tokens: Optional[np.ndarray] = None
+    counts: Array
+    gpu_tokens: Optional[Array] = None
     cumulative: bool = True
     global_scope: bool = False
     engine: str = ""
@@ -150,7 +150,7 @@ def _take_uint(message: dict[Any, Any], key: str) -> int:
     return int(value)
 
 
-def _take_array(message: dict[Any, Any], key: str, columns: int = 1) -> np.ndarray:
+def _take_array(message: dict[Any, Any], key: str, columns: int = 1) -> Array:
     value = _take(message, key, bytes)
     if len(value) % (4 * columns):
         raise WireError(f"{key}: {len(value)} bytes are no whole number of rows")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..placement import Placement
+from ..placement import Array, Placement
 
 
 def _checked(placement: Placement, layer_ids: Sequence[int]) -> list[int]:
@@ -26,7 +26,7 @@ def _checked(placement: Placement, layer_ids: Sequence[int]) -> list[int]:
     return ids
 
 
-def every_layer(placement: Placement, layer_ids: Sequence[int], model_layers: int = 0) -> np.ndarray:
+def every_layer(placement: Placement, layer_ids: Sequence[int], model_layers: int = 0) -> Array:
     """[model layers, slots]: dense layers hold the initial map, which nobody looks at."""
     ids = _checked(placement, layer_ids)
     rows = max(model_layers, ids[-1] + 1)
@@ -36,7 +36,7 @@ def every_layer(placement: Placement, layer_ids: Sequence[int], model_layers: in
     return table
 
 
-def moe_layers(table: np.ndarray, layer_ids: Sequence[int]) -> np.ndarray:
+def moe_layers(table: Array, layer_ids: Sequence[int]) -> Array:
     """The MoE layers' rows of something that has a row for every layer of the model."""
     array = np.asarray(table)
     ids = [int(layer) for layer in layer_ids]

@@ -82,7 +82,7 @@ class Link:
         )
         experts = int(metadata.num_logical_experts)
         gpus = int(metadata.ep_size)
-        initial = Placement.initial(*table.shape[:1], experts, table.shape[1], gpus)
+        initial = Placement.initial(table.shape[0], experts, table.shape[1], gpus)
         self.running = Placement(initial.id, table, experts, gpus)
         self._passes = 0
         self.publisher: Optional[CountsPublisher] = None
