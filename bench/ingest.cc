@@ -15,11 +15,11 @@
 #include <vector>
 #include <zmq.hpp>
 
+#include "daemon/background.h"
 #include "daemon/counts_subscriber.h"
 #include "daemon/deployment.h"
 #include "daemon/placement_publisher.h"
 #include "daemon/state_file.h"
-#include "daemon/state_saver.h"
 #include "daemon/wire.h"
 
 namespace {
@@ -107,11 +107,11 @@ Result ours(const Topology& topology, uint64_t messages, uint64_t sources,
   zmq::context_t context;
   boost::asio::io_context io;
   const StateFile file(directory, "ds", topology);
-  StateSaver saver(io, file);
+  Background background(io);
   Metrics metrics("ds", topology, "bench");
   PlacementPublisher publisher(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr,
                                {[] {}, [] {}});
-  Deployment deployment("ds", topology, {}, {}, publisher, saver, metrics);
+  Deployment deployment("ds", topology, {}, {}, publisher, file, background, metrics, [](bool) {});
   uint64_t received = 0;
   CountsHandler handler;
   handler.message = [&](const CountsMessage& message) {

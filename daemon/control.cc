@@ -132,7 +132,7 @@ Placement map_of(const Json& json, const Topology& topology) {
 
 }  // namespace
 
-Control::Control(Deployment& deployment, std::function<std::string()> reload)
+Control::Control(Deployment& deployment, std::function<void(Reloaded)> reload)
     : deployment_(deployment), reload_(std::move(reload)) {}
 
 void Control::order_gpu(const HttpRequest& request, const HttpRespond& respond) {
@@ -156,9 +156,10 @@ void Control::order_gpu(const HttpRequest& request, const HttpRespond& respond) 
 
 void Control::reload(const HttpRequest& request, const HttpRespond& respond) {
   parse_body(request.body, {});
-  const std::string refused = reload_();
-  if (!refused.empty()) return respond(failed(409, refused));
-  respond(json_response(200, {{"done", true}, {"detail", "the configuration was read again"}}));
+  reload_([respond](const std::string& refused) {
+    if (!refused.empty()) return respond(failed(409, refused));
+    respond(json_response(200, {{"done", true}, {"detail", "the configuration was read again"}}));
+  });
 }
 
 HttpResponse Control::counts() {

@@ -37,8 +37,9 @@ namespace eplbd {
 
 class Control {
  public:
-  // `reload` reads the file again; what it returns is why it was refused, or empty.
-  Control(Deployment& deployment, std::function<std::string()> reload);
+  // `reload` reads the file again, and tells why it was refused, or an empty string.
+  using Reloaded = std::function<void(const std::string& refused)>;
+  Control(Deployment& deployment, std::function<void(Reloaded)> reload);
 
   // True when the path is an order's: it is answered, now or later.
   bool handle(const HttpRequest& request, const HttpRespond& respond);
@@ -50,7 +51,7 @@ class Control {
   void reload(const HttpRequest& request, const HttpRespond& respond);
 
   Deployment& deployment_;
-  std::function<std::string()> reload_;
+  std::function<void(Reloaded)> reload_;
 };
 
 }  // namespace eplbd

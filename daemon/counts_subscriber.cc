@@ -107,6 +107,14 @@ CountsSubscriber::CountsSubscriber(boost::asio::io_context& io, void* zmq_contex
 
 CountsSubscriber::~CountsSubscriber() = default;
 
+void CountsSubscriber::hold(bool on) {
+  if (on) {
+    impl_->readable->pause();
+  } else {
+    impl_->readable->resume();
+  }
+}
+
 std::vector<std::string> CountsSubscriber::endpoints() const { return impl_->endpoints; }
 
 }  // namespace eplbd

@@ -48,6 +48,9 @@ class CountsSubscriber {
   CountsSubscriber(const CountsSubscriber&) = delete;
   CountsSubscriber& operator=(const CountsSubscriber&) = delete;
 
+  // From hold(true) to hold(false) nothing is received: it waits in the sockets.
+  void hold(bool on);
+
   std::vector<std::string> endpoints() const;  // as bound: with the ports that were free
 
  private:

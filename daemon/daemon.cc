@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <variant>
 
+#include "daemon/background.h"
 #include "daemon/clock.h"
 #include "daemon/control.h"
 #include "daemon/counts_subscriber.h"
@@ -25,7 +26,6 @@
 #include "daemon/log.h"
 #include "daemon/placement_publisher.h"
 #include "daemon/state_file.h"
-#include "daemon/state_saver.h"
 #include "daemon/version.h"
 #include "daemon/wire.h"
 
@@ -83,18 +83,19 @@ struct Daemon::Impl {
   void await_heartbeat();
   void notify_status();
   void answer(const HttpRequest& request, const HttpRespond& respond, bool with_orders);
-  std::string reload();  // why it was refused, or empty
+  // `done` is told why it was refused, or an empty string, once it took effect.
+  void reload(std::function<void(const std::string&)> done);
   void stop();
 
   Config config;
   std::string config_file;
   StateFile state_file;
   asio::io_context io;
+  Background background;
   ZmqContext zmq;
   Metrics metrics;
   std::unique_ptr<CurveServer> curve;
   std::unique_ptr<PlacementPublisher> publisher;
-  std::unique_ptr<StateSaver> saver;
   std::unique_ptr<Deployment> deployment;
   std::unique_ptr<CountsSubscriber> subscriber;
   std::unique_ptr<HttpRoutes> routes;
@@ -113,6 +114,7 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
     : config(start_config),
       config_file(std::move(file)),
       state_file(state_directory_of(config), config.deployment, config.topology),
+      background(io),
       metrics(config.deployment, config.topology, kProgramVersion),
       tick_timer(io),
       heartbeat_timer(io),
@@ -129,13 +131,15 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
       io, zmq.get(), config.deployment, config.endpoints.placements_bind, curve.get(),
       PublisherHandler{[this] { metrics.published_again(); },
                        [this] { metrics.rejected(RejectReason::unauthorized); }});
-  saver = std::make_unique<StateSaver>(io, state_file);
   deployment = std::make_unique<Deployment>(config.deployment, config.topology, config.rebalancer,
-                                            std::move(recovered), *publisher, *saver, metrics);
+                                            std::move(recovered), *publisher, state_file,
+                                            background, metrics, [this](bool on) {
+                                              if (subscriber) subscriber->hold(on);
+                                            });
   subscriber = std::make_unique<CountsSubscriber>(io, zmq.get(), config.deployment,
                                                   config.endpoints.counts_bind, curve.get(),
                                                   counts_handler());
-  control = std::make_unique<Control>(*deployment, [this] { return reload(); });
+  control = std::make_unique<Control>(*deployment, [this](const auto& done) { reload(done); });
   listen();
 }
 
@@ -228,7 +232,7 @@ void Daemon::Impl::await_signal() {
   signals.async_wait([this](const ErrorCode& error, int signal) {
     if (error) return;
     if (signal != SIGHUP) return stop();
-    reload();
+    reload([](const std::string&) {});
     await_signal();
   });
 }
@@ -271,32 +275,32 @@ void Daemon::Impl::notify_status() {
                    .c_str());
 }
 
-std::string Daemon::Impl::reload() {
+void Daemon::Impl::reload(std::function<void(const std::string&)> done) {
   sd_notify(0, fmt::format("RELOADING=1\nMONOTONIC_USEC={}", monotonic_microseconds()).c_str());
-  std::string refused;
+  const auto finish = [this, done = std::move(done)](const std::string& refused) {
+    metrics.reloaded(refused.empty());
+    if (refused.empty()) {
+      log(LogLevel::info, "reloaded " + config_file);
+    } else {
+      log(LogLevel::error, "not reloaded, the old configuration stays: " + refused);
+    }
+    sd_notify(0, "READY=1");
+    done(refused);
+  };
   try {
     Config next = read_config(config_file);
     const std::vector<std::string> fixed = unreloadable_changes(config, next);
     if (!fixed.empty()) {
-      refused = fmt::format("{}: a reload cannot change {}: restart for that", config_file,
-                            fmt::join(fixed, ", "));
-    } else {
-      if (curve) curve->reload();
-      config = std::move(next);
-      deployment->set_options(config.rebalancer);
-      set_up_logging(config.log);
+      return finish(fmt::format("{}: a reload cannot change {}: restart for that", config_file,
+                                fmt::join(fixed, ", ")));
     }
+    if (curve) curve->reload();
+    config = std::move(next);
   } catch (const std::exception& error) {
-    refused = error.what();
+    return finish(error.what());
   }
-  metrics.reloaded(refused.empty());
-  if (refused.empty()) {
-    log(LogLevel::info, "reloaded " + config_file);
-  } else {
-    log(LogLevel::error, "not reloaded, the old configuration stays: " + refused);
-  }
-  sd_notify(0, "READY=1");
-  return refused;
+  set_up_logging(config.log);
+  deployment->set_options(config.rebalancer, [finish] { finish(""); });
 }
 
 void Daemon::Impl::stop() {

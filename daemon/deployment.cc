@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
+#include "daemon/background.h"
 #include "daemon/clock.h"
 #include "daemon/placement_publisher.h"
-#include "daemon/state_saver.h"
+#include "daemon/state_file.h"
 #include "daemon/wire.h"
 
 namespace eplbd {
@@ -23,16 +25,21 @@ std::string name_of(PlacementId id) { return fmt::format("{}.{}", id.term, id.ve
 
 Deployment::Deployment(std::string name, const Topology& topology, const RebalancerOptions& options,
                        std::optional<RebalancerState> recovered, PlacementPublisher& publisher,
-                       StateSaver& saver, Metrics& metrics)
+                       const StateFile& file, Background& background, Metrics& metrics,
+                       std::function<void(bool)> hold_counts)
     : name_(std::move(name)),
       rebalancer_(topology, options, read_clock(), std::move(recovered)),
       publisher_(publisher),
-      saver_(saver),
+      file_(file),
+      background_(background),
       metrics_(metrics),
+      hold_counts_(std::move(hold_counts)),
       started_(read_clock().unix_seconds) {
   publisher_.hold(encode_placement(rebalancer_.group().published(), topology));
   unsaved_ = true;  // a first start leaves a state, so that the next one finds it
 }
+
+Deployment::~Deployment() { background_.finish(); }
 
 void Deployment::take(const CountsReport& report, size_t bytes) {
   const Now now = read_clock();
@@ -83,14 +90,18 @@ void Deployment::heartbeat() {
 }
 
 void Deployment::tick() {
+  if (planning_) return;
   const Now now = read_clock();
   const ObserveResult passed = rebalancer_.advance(now);
   metrics_.advanced(passed);
   note(passed);
   sample(now);
-  if (saving_ || now.steady < retry_at_) return;
-  if (unsaved_) return save("", nullptr);
-  decide(now);
+  if (busy_ || now.steady < retry_at_) return;
+  if (unsaved_) return save_now("", nullptr);
+  plan([this](Now planned) { return rebalancer_.decide(planned); },
+       [this](Decision decision, Now planned, double seconds) {
+         decided(std::move(decision), planned, seconds);
+       });
 }
 
 void Deployment::sample(Now now) {
@@ -104,15 +115,33 @@ void Deployment::sample(Now now) {
   }
 }
 
-void Deployment::decide(Now now) {
-  const auto start = std::chrono::steady_clock::now();
-  Decision decision = rebalancer_.decide(now);
-  metrics_.decided(decision, to_seconds(std::chrono::steady_clock::now() - start));
+void Deployment::plan(std::function<Decision(Now)> how, Planned then) {
+  struct Made {
+    Decision decision;
+    double seconds = 0;
+  };
+  busy_ = planning_ = true;
+  hold_counts_(true);
+  const Now now = read_clock();
+  const auto made = std::make_shared<Made>();
+  const auto work = [now, made, how = std::move(how)] {
+    const auto start = std::chrono::steady_clock::now();
+    made->decision = how(now);
+    made->seconds = to_seconds(std::chrono::steady_clock::now() - start);
+  };
+  background_.run(work, [this, now, made, then = std::move(then)] {
+    busy_ = planning_ = false;
+    hold_counts_(false);
+    then(std::move(made->decision), now, made->seconds);
+    if (!busy_) end_task();
+  });
+}
+
+void Deployment::decided(Decision decision, Now now, double seconds) {
+  metrics_.decided(decision, seconds);
   journal_.decided(decision, now);
   log_decision(decision);
-  if (decision.verdict == Verdict::update) {
-    return carry_out(std::move(decision), now, nullptr);
-  }
+  if (decision.verdict == Verdict::update) return carry_out(std::move(decision), now, nullptr);
   if (decision.publish_again) {
     publisher_.publish_again();
     metrics_.published_again();
@@ -124,10 +153,10 @@ void Deployment::decide(Now now) {
 
 // Saved, then recorded, then published. What came in while it was saved may have made it moot.
 void Deployment::carry_out(Decision decision, Now planned, OrderDone done) {
-  saving_ = true;
+  busy_ = true;
   RebalancerState state = rebalancer_.state_after(decision, planned);
-  saver_.save(std::move(state), [this, newest = newest_counts_, decision = std::move(decision),
-                                 done = std::move(done)](const std::string& failure) {
+  save(std::move(state), [this, newest = newest_counts_, decision = std::move(decision),
+                          done = std::move(done)](const std::string& failure) {
     save_failure_ = failure;
     OrderResult result{OrderResult::Status::done, decision.detail, decision};
     if (!failure.empty()) {
@@ -144,7 +173,7 @@ void Deployment::carry_out(Decision decision, Now planned, OrderDone done) {
     } else {
       publish(decision, newest);
     }
-    finish_save();
+    end_task();
     if (done) done(std::move(result));
   });
 }
@@ -185,12 +214,24 @@ void Deployment::log_decision(const Decision& decision) {
 
 // ---- Saving ----
 
+void Deployment::save(RebalancerState state, std::function<void(const std::string&)> then) {
+  const auto failure = std::make_shared<std::string>();
+  const auto work = [this, failure, state = std::move(state)] {
+    try {
+      file_.save(state);
+    } catch (const std::exception& error) {
+      *failure = error.what();
+    }
+  };
+  background_.run(work, [failure, then = std::move(then)] { then(*failure); });
+}
+
 // Saves the state as it is now; `detail` is what to tell who asked.
-void Deployment::save(std::string detail, OrderDone done) {
-  saving_ = true;
+void Deployment::save_now(std::string detail, OrderDone done) {
+  busy_ = true;
   unsaved_ = false;
-  saver_.save(rebalancer_.state(), [this, detail = std::move(detail),
-                                    done = std::move(done)](const std::string& failure) {
+  save(rebalancer_.state(), [this, detail = std::move(detail),
+                             done = std::move(done)](const std::string& failure) {
     save_failure_ = failure;
     OrderResult result{OrderResult::Status::done, detail, {}};
     if (!failure.empty()) {
@@ -200,14 +241,14 @@ void Deployment::save(std::string detail, OrderDone done) {
       unsaved_ = true;
       result.detail += "; but it was not saved and would be forgotten at a restart: " + failure;
     }
-    finish_save();
+    end_task();
     if (done) done(std::move(result));
   });
 }
 
-void Deployment::finish_save() {
-  saving_ = false;
-  while (!saving_ && !waiting_.empty()) {
+void Deployment::end_task() {
+  busy_ = false;
+  while (!busy_ && !waiting_.empty()) {
     const Task task = std::move(waiting_.front());
     waiting_.pop_front();
     task();
@@ -215,7 +256,7 @@ void Deployment::finish_save() {
 }
 
 void Deployment::when_idle(Task task) {
-  if (saving_) {
+  if (busy_) {
     waiting_.push_back(std::move(task));
   } else {
     task();
@@ -224,31 +265,31 @@ void Deployment::when_idle(Task task) {
 
 // ---- Orders ----
 
-void Deployment::order(std::function<Decision(Now)> plan, OrderDone done) {
-  when_idle([this, plan = std::move(plan), done = std::move(done)] {
-    const Now now = read_clock();
-    Decision decision = plan(now);
-    if (!decision.update) return done({OrderResult::Status::refused, decision.detail, decision});
-    journal_.decided(decision, now);
-    carry_out(std::move(decision), now, done);
+void Deployment::order(std::function<Decision(Now)> how, bool dry_run, OrderDone done) {
+  when_idle([this, how = std::move(how), dry_run, done = std::move(done)] {
+    plan(how, [this, dry_run, done](Decision decision, Now now, double) {
+      const auto status =
+          decision.update ? OrderResult::Status::done : OrderResult::Status::refused;
+      if (dry_run || !decision.update) return done({status, decision.detail, decision});
+      journal_.decided(decision, now);
+      carry_out(std::move(decision), now, done);
+    });
   });
 }
 
 void Deployment::rebalance(bool dry_run, OrderDone done) {
-  if (!dry_run) return order([this](Now now) { return rebalancer_.plan_rebalance(now); }, done);
-  Decision decision = rebalancer_.plan_rebalance(read_clock());
-  const auto status = decision.update ? OrderResult::Status::done : OrderResult::Status::refused;
-  done({status, decision.detail, decision});
+  order([this](Now now) { return rebalancer_.plan_rebalance(now); }, dry_run, std::move(done));
 }
 
 void Deployment::roll_back(std::optional<uint64_t> version, OrderDone done) {
-  order([this, version](Now now) { return rebalancer_.plan_rollback(version, now); }, done);
+  order([this, version](Now now) { return rebalancer_.plan_rollback(version, now); }, false,
+        std::move(done));
 }
 
 void Deployment::import(Placement placement, OrderDone done) {
   order([this, placement = std::move(placement)](
             Now now) { return rebalancer_.plan_import(placement, now); },
-        done);
+        false, std::move(done));
 }
 
 void Deployment::pause(std::optional<double> seconds, OrderDone done) {
@@ -257,7 +298,7 @@ void Deployment::pause(std::optional<double> seconds, OrderDone done) {
     const std::string detail =
         seconds ? fmt::format("paused for {:g} s", *seconds) : "paused until resumed";
     log(LogLevel::info, detail);
-    save(detail, done);
+    save_now(detail, done);
   });
 }
 
@@ -265,7 +306,7 @@ void Deployment::resume(OrderDone done) {
   when_idle([this, done = std::move(done)] {
     rebalancer_.resume();
     log(LogLevel::info, "resumed");
-    save("resumed", done);
+    save_now("resumed", done);
   });
 }
 
@@ -275,7 +316,7 @@ void Deployment::set_mode(std::optional<Mode> mode, OrderDone done) {
     const std::string detail =
         fmt::format("mode {}{}", to_string(rebalancer_.mode()), mode ? "" : ", as configured");
     log(LogLevel::info, detail);
-    save(detail, done);
+    save_now(detail, done);
   });
 }
 
@@ -298,12 +339,15 @@ void Deployment::order_gpu(int32_t gpu, GpuOrder order, OrderDone done) {
                                            : order == GpuOrder::drain ? "drained"
                                                                       : "lost");
     log(LogLevel::info, detail);
-    save(detail, done);
+    save_now(detail, done);
   });
 }
 
-void Deployment::set_options(const RebalancerOptions& options) {
-  rebalancer_.set_options(options, read_clock());
+void Deployment::set_options(const RebalancerOptions& options, std::function<void()> done) {
+  when_idle([this, options, done = std::move(done)] {
+    rebalancer_.set_options(options, read_clock());
+    done();
+  });
 }
 
 }  // namespace eplbd

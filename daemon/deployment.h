@@ -20,7 +20,8 @@
 namespace eplbd {
 
 class PlacementPublisher;
-class StateSaver;
+class Background;
+class StateFile;
 
 // What became of an operator's order.
 struct OrderResult {
@@ -34,9 +35,15 @@ using OrderDone = std::function<void(OrderResult)>;
 class Deployment {
  public:
   // What it works with outlives it. `recovered`: the state as it was found, or nothing.
+  // `hold_counts(true)` is called before the rebalancer is read on another thread, with false
+  // afterwards: nothing is to be taken in between.
   Deployment(std::string name, const Topology& topology, const RebalancerOptions& options,
              std::optional<RebalancerState> recovered, PlacementPublisher& publisher,
-             StateSaver& saver, Metrics& metrics);
+             const StateFile& file, Background& background, Metrics& metrics,
+             std::function<void(bool)> hold_counts);
+  ~Deployment();  // waits for what runs in the background
+  Deployment(const Deployment&) = delete;
+  Deployment& operator=(const Deployment&) = delete;
 
   // ---- What comes in ----
   void take(const CountsReport& report, size_t bytes);
@@ -56,7 +63,7 @@ class Deployment {
   void set_mode(std::optional<Mode> mode, OrderDone done);
   enum class GpuOrder { drain, lost, restore };
   void order_gpu(int32_t gpu, GpuOrder order, OrderDone done);
-  void set_options(const RebalancerOptions& options);
+  void set_options(const RebalancerOptions& options, std::function<void()> done);
 
   // ---- What is seen from outside ----
   const std::string& name() const { return name_; }
@@ -82,13 +89,18 @@ class Deployment {
   using Task = std::function<void()>;
 
   void note(const ObserveResult& result);
-  void decide(Now now);
+  // Plans on the other thread, where a search may take seconds. Meanwhile nothing changes the
+  // rebalancer: counts wait in their socket, orders for the end, and a tick does nothing.
+  using Planned = std::function<void(Decision, Now, double seconds)>;
+  void plan(std::function<Decision(Now)> how, Planned then);
+  void decided(Decision decision, Now now, double seconds);
   void carry_out(Decision decision, Now planned, OrderDone done);
   void publish(const Decision& decision, std::optional<TimePoint> newest_counts);
-  void order(std::function<Decision(Now)> plan, OrderDone done);
-  void save(std::string detail, OrderDone done);
+  void order(std::function<Decision(Now)> how, bool dry_run, OrderDone done);
+  void save(RebalancerState state, std::function<void(const std::string& failure)> then);
+  void save_now(std::string detail, OrderDone done);
   void when_idle(Task task);
-  void finish_save();
+  void end_task();
   void sample(Now now);
   double measure_floor(Now now) const;
   void log_decision(const Decision& decision);
@@ -96,17 +108,20 @@ class Deployment {
   std::string name_;
   Rebalancer rebalancer_;
   PlacementPublisher& publisher_;
-  StateSaver& saver_;
+  const StateFile& file_;
+  Background& background_;
   Metrics& metrics_;
+  std::function<void(bool)> hold_counts_;
   Journal journal_;
   CountsTotals totals_;
   double started_ = 0;
 
-  bool saving_ = false;       // one at a time, and nothing is decided meanwhile
+  bool planning_ = false;
+  bool busy_ = false;         // planning or saving: one at a time
   bool unsaved_ = false;      // the state changed by itself and is to be saved
   std::string save_failure_;  // of the last save
   TimePoint retry_at_{};      // after a save failed
-  std::deque<Task> waiting_;  // for the save that runs
+  std::deque<Task> waiting_;  // until nothing is planned or saved
   std::optional<TimePoint> newest_counts_;
   std::optional<double> newest_counts_unix_;
   std::optional<GroupReport> group_report_;

@@ -30,7 +30,7 @@ struct ZmqReadable::Impl : std::enable_shared_from_this<Impl> {
   }
 
   void run() {
-    if (closed) return;
+    if (closed || paused) return;
     if (drain()) {
       post_drain();
     } else {
@@ -60,6 +60,7 @@ struct ZmqReadable::Impl : std::enable_shared_from_this<Impl> {
   asio::posix::stream_descriptor descriptor;
   bool posted = false;
   bool waiting = false;
+  bool paused = false;
   bool closed = false;
 };
 
@@ -81,5 +82,12 @@ ZmqReadable::~ZmqReadable() {
 }
 
 void ZmqReadable::recheck() { impl_->post_drain(); }
+
+void ZmqReadable::pause() { impl_->paused = true; }
+
+void ZmqReadable::resume() {
+  impl_->paused = false;
+  impl_->post_drain();
+}
 
 }  // namespace eplbd

@@ -26,6 +26,10 @@ class ZmqReadable {
   // edge which would have woken the loop.
   void recheck();
 
+  // No drain from pause() to resume(): what comes waits in the socket.
+  void pause();
+  void resume();
+
  private:
   struct Impl;
   std::shared_ptr<Impl> impl_;

@@ -8,11 +8,11 @@
 #include <thread>
 #include <zmq.hpp>
 
+#include "daemon/background.h"
 #include "daemon/counts_subscriber.h"
 #include "daemon/deployment.h"
 #include "daemon/placement_publisher.h"
 #include "daemon/state_file.h"
-#include "daemon/state_saver.h"
 #include "daemon/wire.h"
 #include "tests/daemon/folder.h"
 #include "tests/daemon/loop.h"
@@ -56,11 +56,11 @@ TEST_CASE("a counts message allocates nothing once warm") {
   zmq::context_t context;
   boost::asio::io_context io;
   const StateFile file(folder.path(), "ds", topology);
-  StateSaver saver(io, file);
+  Background background(io);
   Metrics metrics("ds", topology, "test");
   PlacementPublisher publisher(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr,
                                {[] {}, [] {}});
-  Deployment deployment("ds", topology, {}, {}, publisher, saver, metrics);
+  Deployment deployment("ds", topology, {}, {}, publisher, file, background, metrics, [](bool) {});
 
   constexpr uint64_t kWarmUp = 50;
   constexpr uint64_t kMessages = 500;
