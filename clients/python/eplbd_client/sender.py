@@ -30,7 +30,7 @@ class Message(Protocol):
 M = TypeVar("M", bound=Message)
 
 
-def configure(zmq_socket: zmq.Socket, curve: Optional[CurveKeys]) -> None:
+def configure(zmq_socket: zmq.Socket[bytes], curve: Optional[CurveKeys]) -> None:
     """What every socket of ours has: a daemon that vanished is noticed, a closing one never waits."""
     zmq_socket.linger = 0
     zmq_socket.reconnect_ivl = 100
@@ -144,7 +144,7 @@ class Sender(Generic[M]):
         next_idle = time.monotonic() + self._idle_seconds
         while not self._closing:
             try:
-                poller.poll(max(0.0, next_idle - time.monotonic()) * 1000)
+                poller.poll(int(max(0.0, next_idle - time.monotonic()) * 1000) + 1)
                 self._drain_wakes()
                 self._note_subscriptions()
                 sent = self._send_pending() if self._subscribed else False

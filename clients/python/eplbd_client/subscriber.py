@@ -111,7 +111,7 @@ class PlacementSubscriber:
         heard: Optional[Heard] = None,
         stale_seconds: float = 5.0,
         curve: Optional[CurveKeys] = None,
-        context: Optional[zmq.Context] = None,
+        context: Optional[zmq.Context[zmq.Socket[bytes]]] = None,
     ) -> None:
         if not endpoints:
             raise ValueError("at least one endpoint, please")
@@ -155,7 +155,7 @@ class PlacementSubscriber:
             left = deadline - time.monotonic()
             if newest is not None or left <= 0:
                 return newest
-            self._socket.poll(left * 1000)
+            self._socket.poll(int(left * 1000) + 1)
 
     def _drain(self) -> Optional[Placement]:
         newest = None
