@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import zmq
 
@@ -111,7 +111,7 @@ class PlacementSubscriber:
         heard: Optional[Heard] = None,
         stale_seconds: float = 5.0,
         curve: Optional[CurveKeys] = None,
-        context: Optional[zmq.Context[zmq.Socket[bytes]]] = None,
+        context: Optional[zmq.Context[Any]] = None,
     ) -> None:
         if not endpoints:
             raise ValueError("at least one endpoint, please")
