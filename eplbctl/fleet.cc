@@ -185,7 +185,6 @@ struct Fleet::Impl {
       follower.on_placement(std::move(*update), Clock::now());
     } else if (const auto* heartbeat = std::get_if<Heartbeat>(&message)) {
       heard = true;
-      ++heartbeats;
       if (follower.on_heartbeat(*heartbeat) && Clock::now() >= subscribe_due) {
         subscriber.set(zmq::sockopt::unsubscribe, options.deployment);
         subscriber.set(zmq::sockopt::subscribe, options.deployment);
@@ -227,7 +226,6 @@ struct Fleet::Impl {
   TimePoint state_due{};
   TimePoint subscribe_due{};
   int64_t messages = 0;
-  int64_t heartbeats = 0;
   bool heard = false;
 };
 
@@ -240,6 +238,5 @@ void Fleet::run_until(TimePoint deadline) { impl_->run_until(deadline); }
 const PlacementFollower& Fleet::follower() const { return impl_->follower; }
 int64_t Fleet::messages() const { return impl_->messages; }
 bool Fleet::heard() const { return impl_->heard; }
-int64_t Fleet::heartbeats() const { return impl_->heartbeats; }
 
 }  // namespace eplbd

@@ -39,7 +39,6 @@ class Fleet {
   const PlacementFollower& follower() const;
   int64_t messages() const;  // sent
   bool heard() const;        // anything from a daemon, ever
-  int64_t heartbeats() const;
 
  private:
   struct Impl;

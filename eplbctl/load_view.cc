@@ -2,6 +2,7 @@
 #include "eplbctl/load_view.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
