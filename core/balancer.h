@@ -36,18 +36,19 @@ struct MoveBudget {
 
 struct BalanceRequest {
   const Topology& topology;
-  std::span<const double> loads;       // [layers, logical_experts], finite, >= 0
-  const Placement* current = nullptr;  // in force; `incremental` requires it, others ignore it
+  std::span<const double> loads;            // [layers, logical_experts], finite, >= 0
+  const Placement* current = nullptr;       // in force; `incremental` requires it, others ignore it
   std::span<const int32_t> gpus_down = {};  // ascending; their slots stay empty
   MoveBudget budget = {};
   double settle = 1.0;  // expected imbalance of a layer at which `incremental` stops
-  // `incremental` only: trigger.min_gain. It says what balance is worth against weights to fetch, so
-  // the price of a move follows it (its square root); 0: moves are free.
+  // `incremental` only: trigger.min_gain. It says what balance is worth against weights to fetch,
+  // so the price of a move follows it (its square root); 0: moves are free.
   double min_gain = 0.003;
   // `incremental` only, what AdaptiveWindow knows beside `loads`:
-  std::span<const double> steady_loads = {};  // [layers, logical_experts] of longer ago; empty: none
-  double forecast_error = 0;             // of an expert's load, in mean expert loads
-  double forecast_drift = 0;             // how far that load moves within seconds; 0: not known
+  std::span<const double> steady_loads =
+      {};                     // [layers, logical_experts] of longer ago; empty: none
+  double forecast_error = 0;  // of an expert's load, in mean expert loads
+  double forecast_drift = 0;  // how far that load moves within seconds; 0: not known
   // `joint` only, for a time budget (core reads no clock): after its own end it goes on searching
   // the layers that are off their bound while this says true, asked every few dozen microseconds.
   // More time never makes a layer worse. Empty: it stops at its own end.

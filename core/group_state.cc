@@ -14,7 +14,8 @@ constexpr double kDaySeconds = 86400;
 constexpr uint64_t kHighestVersion = uint64_t{1} << 62;
 
 std::string name(PlacementId id) {
-  return "(" + std::to_string(id.term) + ", " + std::to_string(id.version) + ")";
+  std::string text = "(";
+  return text.append(std::to_string(id.term)).append(", ").append(std::to_string(id.version)) + ")";
 }
 
 bool same_map(const PackedArray<int32_t>& reported, const Placement& placement) {

@@ -65,9 +65,9 @@ enum class GroupRule { none, one_node, no_wider_than_base };
 
 struct PlacementRules {
   GroupRule groups = GroupRule::none;
-  const Placement* base = nullptr;     // what it updates: an expert that stays keeps its slot
+  const Placement* base = nullptr;          // what it updates: an expert that stays keeps its slot
   std::span<const int32_t> gpus_down = {};  // hold nothing
-  bool allow_duplicates = false;       // an expert twice on a GPU (the originals do that)
+  bool allow_duplicates = false;            // an expert twice on a GPU (the originals do that)
 };
 
 // The first rule of contract section 2 that `placement` breaks, as a sentence with its layer, slot

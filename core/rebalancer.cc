@@ -140,6 +140,11 @@ RebalancerState Rebalancer::state_after(const Decision& decision, Now now) const
 bool Rebalancer::record(const Decision& decision, Now now) {
   if (decision.publish_again) group_.published_again(now.steady);
   if (decision.verdict == Verdict::would_update) shadowed_at_ = now.steady;
+  if (decision.update) {
+    in_vain_.reset();
+  } else if (decision.solved) {
+    in_vain_ = {now.steady, decision.imbalance, decision.verdict, decision.detail};
+  }
   if (decision.verdict != Verdict::update || !decision.update) return true;
   const PlacementUpdate& update = *decision.update;
   if (update.base != group_.running()) return false;
@@ -179,6 +184,7 @@ void Rebalancer::set_options(const RebalancerOptions& options, Now now) {
     gpu_window_.reset();
   }
   options_ = options;
+  in_vain_.reset();
   balancer_ = make_balancer(options.balancer);
   sources_.set_rules(source_rules(options), rate_half_life(options.window));
 }

@@ -28,8 +28,9 @@
 namespace eplbd {
 
 struct TriggerOptions {
-  double imbalance = 1.10;  // whole model's, above which we act
-  double settle = 1.05;     // of a layer: where an update stops improving it
+  // Above which we act: the whole model's; or a layer's, while the whole model's is above settle.
+  double imbalance = 1.10;
+  double settle = 1.05;  // of a layer: where an update stops improving it
   Duration interval = std::chrono::milliseconds(100);  // how often it decides
   Duration cooldown = std::chrono::seconds(5);         // since the last placement was applied
   int64_t min_tokens = 0;                              // routed tokens in the window
@@ -149,6 +150,7 @@ class Rebalancer {
   void set_candidate(Now now, std::span<const double> loads, Placement candidate,
                      UpdateReason reason, Decision& decision) const;
   Decision refused(Now now, std::string why) const;
+  bool searched_in_vain(Now now, const Decision& decision) const;
   bool gpus_to_change() const;
   Duration cooldown() const;
   // Runs `change` on the group, and tells gain_ what came of it.
@@ -172,6 +174,13 @@ class Rebalancer {
   std::deque<RebalancerState::Spent> spent_;
   TimePoint hold_until_{};                // a fresh start waits for reports
   std::optional<TimePoint> shadowed_at_;  // last would_update: it counts as applied
+  struct InVain {
+    TimePoint at;
+    double imbalance = 0;
+    Verdict verdict = Verdict::no_better;
+    std::string detail;
+  };
+  std::optional<InVain> in_vain_;  // the last search, where it led to no update
 };
 
 }  // namespace eplbd

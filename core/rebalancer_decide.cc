@@ -23,6 +23,9 @@ constexpr int32_t kUnpaidBeforeSlower = 3;
 constexpr int32_t kMostDoublings = 6;
 constexpr Duration kLeastSlowCooldown = std::chrono::seconds(1);
 
+// A search in vain is not repeated at every tick; unless the imbalance grew by what is worth it.
+constexpr Duration kSearchAgain = std::chrono::milliseconds(900);
+
 // The tighter of a limit (0: none) and what is left of another.
 int64_t tighter(int64_t limit, int64_t left) { return limit == 0 ? left : std::min(limit, left); }
 
@@ -114,14 +117,21 @@ Rebalancer::Rule Rebalancer::check_trigger(Now now, Decision& decision) const {
     }
     return Verdict::cooling_down;
   }
-  // A layer is enough: whether it is worth an update, min_gain tells.
-  if (std::max(decision.imbalance, decision.worst_layer) <= options_.trigger.imbalance) {
-    decision.detail = "imbalance " + number(decision.imbalance) + ", worst layer " +
-                      number(decision.worst_layer) + ": not above " +
+  // A layer is enough while the whole model has not settled: min_gain tells whether it is worth it.
+  const bool layer_stands_out = decision.worst_layer > options_.trigger.imbalance &&
+                                decision.imbalance > options_.trigger.settle;
+  if (decision.imbalance <= options_.trigger.imbalance && !layer_stands_out) {
+    decision.detail = "imbalance " + number(decision.imbalance) + ", not above " +
                       number(options_.trigger.imbalance);
     return Verdict::balanced;
   }
   return std::nullopt;
+}
+
+// The last search found nothing worth an update, and the load has hardly changed since.
+bool Rebalancer::searched_in_vain(Now now, const Decision& decision) const {
+  return in_vain_ && now.steady - in_vain_->at < kSearchAgain &&
+         decision.imbalance - in_vain_->imbalance < options_.trigger.min_gain;
 }
 
 // What an update may cost now.
@@ -178,6 +188,10 @@ Decision Rebalancer::decide(Now now) const {
   if (const Rule rule = check_trigger(now, decision)) return stop(*rule);
   MoveBudget budget;
   if (const Rule rule = check_limits(now, budget, decision.detail)) return stop(*rule);
+  if (searched_in_vain(now, decision)) {
+    decision.detail = in_vain_->detail;
+    return stop(in_vain_->verdict);
+  }
   solve(now, loads, UpdateReason::threshold, budget, options_.trigger.min_gain, decision);
   return decision;
 }

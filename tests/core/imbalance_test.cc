@@ -11,8 +11,7 @@ using namespace eplbd;
 TEST_CASE("Each replica carries load / replica count") {
   const Topology topology = make_topology(1, 3, 4, 2);
   const Placement placement(topology, {0, 1, 2, 0});
-  CHECK(gpu_loads(topology, placement, std::vector<double>{10, 4, 1}) ==
-        std::vector<double>{9, 6});
+  CHECK(gpu_loads(topology, placement, std::vector<double>{10, 4, 1}) == std::vector<double>{9, 6});
 }
 
 TEST_CASE("The whole model's imbalance is the sum of peaks over the sum of means") {

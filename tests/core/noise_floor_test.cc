@@ -54,6 +54,10 @@ TEST_CASE("the soft maximum is the expected one where it must be", "[noise_floor
 }
 
 TEST_CASE("the error of a GPU's load falls with the experts that it holds", "[noise_floor]") {
-  Topology topology{.layers = 1, .logical_experts = 256, .slots = 288, .gpus = 16};
+  Topology topology;
+  topology.layers = 1;
+  topology.logical_experts = 256;
+  topology.slots = 288;
+  topology.gpus = 16;
   CHECK(gpu_error(topology, 0.2) == Approx(0.05));
 }

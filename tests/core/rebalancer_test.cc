@@ -72,7 +72,8 @@ TEST_CASE_METHOD(Fixture, "A fresh start holds its first decision two seconds") 
   CHECK(decide().verdict == Verdict::update);
 }
 
-TEST_CASE_METHOD(Fixture, "An imbalance over the threshold is answered by a better, valid placement") {
+TEST_CASE_METHOD(Fixture,
+                 "An imbalance over the threshold is answered by a better, valid placement") {
   const Decision decision = publish();
   REQUIRE(decision.update);
   const PlacementUpdate& update = *decision.update;
@@ -175,8 +176,8 @@ TEST_CASE_METHOD(Fixture, "What was not applied in time is published again, once
 
 TEST_CASE_METHOD(Fixture, "A failure holds, and is told once") {
   const Decision published = publish();
-  auto failed = reporter.report(topology, time, {}, Placement::initial(topology),
-                                WorkerStatus::failed);
+  auto failed =
+      reporter.report(topology, time, {}, Placement::initial(topology), WorkerStatus::failed);
   failed.error = "out of memory";
   const ObserveResult result = rebalancer.observe(failed, at(time));
   CHECK(result.failed);

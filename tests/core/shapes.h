@@ -87,8 +87,8 @@ struct Reporter {
   uint64_t epoch = 1;
   uint64_t sequence = 0;
 
-  StateReport report(const Topology& topology, double ts, PlacementId running,
-                     const Placement& map, WorkerStatus status = WorkerStatus::idle) {
+  StateReport report(const Topology& topology, double ts, PlacementId running, const Placement& map,
+                     WorkerStatus status = WorkerStatus::idle) {
     StateReport report;
     report.source = source;
     report.epoch = epoch;

@@ -55,9 +55,10 @@ class Group {
       map_ = applying_->placement;
       applying_.reset();
       const double ts = now.unix_seconds - 1'700'000'000.0;
-      CHECK(rebalancer_
-                .observe(reporter_.report(topology_, ts, running_, map_, WorkerStatus::applied), now)
-                .applied);
+      CHECK(
+          rebalancer_
+              .observe(reporter_.report(topology_, ts, running_, map_, WorkerStatus::applied), now)
+              .applied);
     }
     rebalancer_.advance(now);
     const Decision decision = rebalancer_.decide(now);
@@ -127,10 +128,10 @@ TEST_CASE("A jump of the load is answered within the cooldown and mended") {
   for (int second = 0; second < 120; ++second) group.second(popularity(1));
   const double jump = group.time();
   for (int second = 0; second < 60; ++second) group.second(popularity(2));
-  const auto first = std::find_if(
-      group.published().begin(), group.published().end(), [&](const Decision& decision) {
-        return decision.update->unix_seconds - 1'700'000'000.0 > jump;
-      });
+  const auto first = std::find_if(group.published().begin(), group.published().end(),
+                                  [&](const Decision& decision) {
+                                    return decision.update->unix_seconds - 1'700'000'000.0 > jump;
+                                  });
   REQUIRE(first != group.published().end());
   CHECK(first->update->unix_seconds - 1'700'000'000.0 - jump <=
         to_seconds(options.trigger.cooldown) + 1);

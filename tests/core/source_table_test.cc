@@ -101,7 +101,8 @@ TEST_CASE_METHOD(Fixture, "A gap of over 30 minutes makes the next message a bas
   CHECK(send(p, 1803).tokens == 20);
 }
 
-TEST_CASE_METHOD(Fixture, "A larger epoch is a restart, a smaller one a conflict while we hear it") {
+TEST_CASE_METHOD(Fixture,
+                 "A larger epoch is a restart, a smaller one a conflict while we hear it") {
   Publisher p = publisher();
   send(p, 1);
   Publisher restarted = publisher();
