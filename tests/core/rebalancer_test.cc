@@ -124,8 +124,8 @@ TEST_CASE_METHOD(RebalancerFixture,
 
 TEST_CASE_METHOD(RebalancerFixture, "A failure holds, and is told once") {
   const Decision published = publish();
-  auto failed =
-      reporter.report(topology, time, {}, Placement::initial(topology), WorkerStatus::failed);
+  const Placement initial = Placement::initial(topology);
+  auto failed = reporter.report(topology, time, {}, initial, WorkerStatus::failed);
   failed.error = "out of memory";
   const ObserveResult result = rebalancer.observe(failed, at(time));
   CHECK(result.failed);
