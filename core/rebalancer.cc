@@ -61,7 +61,6 @@ Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& option
 }
 
 IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
-  admitted_ = {};
   const IngestResult result = sources_.admit(report, now.steady, admitted_);
   if (admitted_.counts.empty()) return result;
   window_.add(admitted_.counts, admitted_.covered, now.steady);
