@@ -4,7 +4,6 @@
 #include <arpa/inet.h>
 #include <sys/un.h>
 
-#include <algorithm>
 #include <charconv>
 
 namespace eplbd {
@@ -59,14 +58,6 @@ bool is_interface(const std::string& host) {
          host.find_first_not_of("0123456789.") != std::string::npos;
 }
 
-bool is_host_name(const std::string& host) {
-  const auto allowed = [](unsigned char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-           c == '.' || c == '_';
-  };
-  return !host.empty() && host.size() <= 253 && std::all_of(host.begin(), host.end(), allowed);
-}
-
 AddressCheck check_ipc(std::string_view path) {
   // libzmq replaces nothing and truncates nothing: a longer path fails to bind.
   if (path.empty() || path.size() >= sizeof(sockaddr_un::sun_path)) {
@@ -106,18 +97,6 @@ AddressCheck check_http_address(std::string_view address) {
   }
   if (is_ipv6(at->host)) return {"must have its IPv6 address in brackets, as [::1]:9877"};
   return {"must name an IP address, as 127.0.0.1:" + at->port};
-}
-
-AddressCheck check_etcd_address(std::string_view address) {
-  if (address.starts_with("https://")) return {"must be http://HOST:PORT: TLS is not spoken"};
-  if (address.starts_with("http://")) address.remove_prefix(7);
-  while (address.ends_with('/')) address.remove_suffix(1);
-  const auto at = split(address);
-  if (!at || !is_port(at->port, 1)) return {"must be http://HOST:PORT, as http://127.0.0.1:2379"};
-  if (at->bracketed ? !is_ipv6(at->host) : !is_host_name(at->host)) {
-    return {"must name a host or an IP address, as http://127.0.0.1:2379"};
-  }
-  return {{}, is_loopback(at->host) || at->host == "localhost"};
 }
 
 }  // namespace eplbd

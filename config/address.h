@@ -1,4 +1,4 @@
-// The addresses of a configuration: ZeroMQ endpoints to bind, HTTP listen addresses, etcd members.
+// The addresses of a configuration: ZeroMQ endpoints to bind, HTTP listen addresses.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,8 +19,5 @@ AddressCheck check_zmq_address(std::string_view address);
 
 // HOST:PORT, HOST an IPv4 address or an IPv6 one in brackets; port 0: any free one.
 AddressCheck check_http_address(std::string_view address);
-
-// [http://]HOST:PORT, HOST a name too.
-AddressCheck check_etcd_address(std::string_view address);
 
 }  // namespace eplbd

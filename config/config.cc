@@ -217,12 +217,8 @@ void read_log(Section& top, LogOptions& log) {
 
 void read_ha(Section& top, HaOptions& ha) {
   Section in = top.section("ha");
-  for (const ListItem& item : in.read("etcd", ha.etcd)) {
-    const AddressCheck check = check_etcd_address(item.text);
-    if (check.problem) {
-      in.problem(item, *check.problem + ", is " + quoted(item.text));
-    }
-  }
+  in.read("etcd", ha.etcd);
+  if (!ha.etcd.empty()) in.problem("etcd", "this version has no standby: remove it");
   if (in.read("prefix", ha.prefix)) check_name(in, "prefix", ha.prefix, 1);
   in.read("ttl", ha.ttl, {std::chrono::seconds(2), std::chrono::seconds(60)});
 }

@@ -25,10 +25,6 @@ struct Flags {
 int serve(const eplbd::Config& config, const std::string& file) {
   eplbd::set_up_logging(config.log);
   std::signal(SIGPIPE, SIG_IGN);  // whoever read the log may go
-  if (!config.ha.etcd.empty()) {
-    eplbd::log(eplbd::LogLevel::error, file + ": ha.etcd: this version has no standby: remove it");
-    return EX_CONFIG;
-  }
   try {
     eplbd::Daemon(config, file).run();
     return EX_OK;

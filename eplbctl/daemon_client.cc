@@ -44,14 +44,14 @@ DaemonClient::DaemonClient(const DaemonAddress& address) : socket_(find_socket(a
 }
 
 HttpAnswer DaemonClient::ask(const std::string& path, const std::string& body) const {
-  if (::access(socket_.c_str(), F_OK) != 0) {
-    throw std::runtime_error(socket_ + ": " + std::strerror(errno) +
-                             ": is eplbd running? --socket, --config or --deployment says where "
-                             "its control socket is");
-  }
   if (::access(socket_.c_str(), R_OK | W_OK) != 0) {
-    throw std::runtime_error(socket_ + ": " + std::strerror(errno) +
-                             ": members of its group (eplbd) and root may use it");
+    const int error = errno;
+    throw std::runtime_error(socket_ + ": " + std::strerror(error) +
+                             (error == EACCES
+                                  ? ": only root and members of the group eplbd may use it "
+                                    "(adduser NAME eplbd, then log in anew)"
+                                  : ": is eplbd running? --socket, --config or --deployment says "
+                                    "where its control socket is"));
   }
   try {
     return http_request({socket_, path, body, kTimeout});

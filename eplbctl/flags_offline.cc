@@ -46,16 +46,24 @@ CLI::Option* add_optional_choice(CLI::App& command, const std::string& flag,
   return option->each([&value, parsed](const std::string&) { value = *parsed; });
 }
 
-void add_shape(CLI::App& command, ShapeOptions& shape) {
-  command.add_option("--gpus", shape.gpus, "GPUs (expert-parallel ranks)")->required();
-  command.add_option("--slots", shape.slots, "physical experts of a layer, over all GPUs")
-      ->required();
+// Returns --gpus; who gives one of the others gives that too.
+CLI::Option* add_shape(CLI::App& command, ShapeOptions& shape) {
+  CLI::Option* gpus = command.add_option("--gpus", shape.gpus, "GPUs (expert-parallel ranks)")
+                          ->check(CLI::PositiveNumber);
+  CLI::Option* slots =
+      command.add_option("--slots", shape.slots, "physical experts of a layer, over all GPUs");
+  slots->needs(gpus);
+  gpus->needs(slots);
   command.add_option("--nodes", shape.nodes, "nodes; consecutive GPUs form one")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->needs(gpus);
   command.add_option("--groups", shape.groups, "expert groups (group-limited routing)")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->needs(gpus);
   command.add_option("--gpu-speeds", shape.gpu_speeds, "relative speeds, one a GPU: 1,1,0.8,...")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->needs(gpus);
+  return gpus;
 }
 
 void add_balancer(CLI::App& command, BalancerOptions& balancer, const std::string& policy) {
@@ -71,7 +79,7 @@ void add_solve(CLI::App& app, Action& action) {
   const auto options = std::make_shared<SolveOptions>();
   command->add_option("--loads", options->loads, "load file: .npy or JSON; steps are summed")
       ->required();
-  add_shape(*command, options->shape);
+  add_shape(*command, options->shape)->required();
   add_balancer(*command, options->balancer, "joint");
   command->add_option("--current", options->current,
                       "placement in force: moves are counted from it, incremental starts from it "
@@ -149,8 +157,9 @@ void add_replay(CLI::App& app, Action& action) {
   const auto options = std::make_shared<ReplayOptions>();
   command->add_option("--trace", options->trace, "trace file: .npy or JSON")->required();
   add_shape(*command, options->shape);
-  command->add_option("--config", options->config,
-                      "the rules: a daemon's configuration (deployment and topology are not used)");
+  command->add_option(
+      "--config", options->config,
+      "a daemon's configuration: the rules, and the topology where --gpus is not given");
   add_optional_choice(*command, "--policy", options->policy, kPolicies,
                       "how to place, instead of the configuration's");
   add_optional_choice(*command, "--hierarchical", options->hierarchical, kHierarchical,

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <cstring>
 #include <iostream>
 
 #include "config/config.h"
@@ -49,6 +50,18 @@ struct Score {
   }
 };
 
+// Where a daemon that binds to all addresses of this machine is reached on it.
+std::vector<std::string> on_this_machine(std::vector<std::string> addresses) {
+  for (std::string& address : addresses) {
+    for (const auto& [all, loopback] : {std::pair{"tcp://*:", "tcp://127.0.0.1:"},
+                                        {"tcp://0.0.0.0:", "tcp://127.0.0.1:"},
+                                        {"tcp://[::]:", "tcp://[::1]:"}}) {
+      if (address.starts_with(all)) address.replace(0, std::strlen(all), loopback);
+    }
+  }
+  return addresses;
+}
+
 // The flags, with the daemon's configuration under them.
 struct Setup {
   explicit Setup(const LoadOptions& options) : fleet(options.fleet) {
@@ -61,8 +74,8 @@ struct Setup {
     if (!options.config.empty()) {
       const Config config = read_config(options.config);
       fleet.deployment = config.deployment;
-      fleet.counts = config.endpoints.counts_bind;
-      fleet.placements = config.endpoints.placements_bind;
+      fleet.counts = on_this_machine(config.endpoints.counts_bind);
+      fleet.placements = on_this_machine(config.endpoints.placements_bind);
       http = config.http.listen;
       topology = config.topology;
     }

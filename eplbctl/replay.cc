@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "config/config.h"
+#include "eplbctl/errors.h"
 #include "eplbctl/file.h"
 #include "eplbctl/terminal.h"
 
@@ -191,11 +192,32 @@ int run_compare(const ReplayOptions& options, const TraceFile& trace, const Topo
   return 0;
 }
 
+// That of the flags, else the configuration's.
+Topology topology_of(const ReplayOptions& options, const TraceFile& trace) {
+  if (options.shape.gpus > 0) {
+    return topology_from(options.shape, trace.layers(), trace.experts());
+  }
+  Topology topology;
+  if (!options.config.empty()) {
+    topology = read_config(options.config, Require::rules_only).topology;
+  }
+  if (!topology.problems().empty()) {
+    throw UsageError("--gpus and --slots are required, or a --config that has a topology");
+  }
+  if (topology.layers != trace.layers() || topology.logical_experts != trace.experts()) {
+    throw UsageError(options.trace + " has " + std::to_string(trace.layers()) + " layers of " +
+                     std::to_string(trace.experts()) + " experts, " + options.config + " has " +
+                     std::to_string(topology.layers) + " of " +
+                     std::to_string(topology.logical_experts) + ": give --gpus and --slots");
+  }
+  return topology;
+}
+
 }  // namespace
 
 int run_replay(const ReplayOptions& options) {
   const TraceFile trace(options.trace);
-  const Topology topology = topology_from(options.shape, trace.layers(), trace.experts());
+  const Topology topology = topology_of(options, trace);
   return options.compare ? run_compare(options, trace, topology)
                          : run_one(options, trace, topology);
 }

@@ -17,7 +17,7 @@ namespace eplbd {
 
 struct ReplayOptions {
   std::string trace;
-  ShapeOptions shape;
+  ShapeOptions shape;            // without gpus: the configuration's topology
   std::string config;            // the rules; empty: the defaults
   std::optional<Policy> policy;  // given: instead of the configuration's
   std::optional<Hierarchical> hierarchical;

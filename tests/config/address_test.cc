@@ -50,18 +50,5 @@ TEST_CASE("HTTP addresses are an IP address and a port", "[config]") {
   }
 }
 
-TEST_CASE("etcd members are HTTP hosts with a port", "[config]") {
-  for (const char* address : {"http://127.0.0.1:2379", "127.0.0.1:2379",
-                              "http://etcd-1.example.org:2379/", "http://[::1]:2379"}) {
-    INFO(address);
-    CHECK_FALSE(check_etcd_address(address).problem);
-  }
-  for (const char* address : {"", "http://", "http://a", "https://a:1", "http://a:0",
-                              "http://a b:1", "http://user@a:1", "http://a:1/path"}) {
-    INFO(address);
-    CHECK(check_etcd_address(address).problem);
-  }
-}
-
 }  // namespace
 }  // namespace eplbd

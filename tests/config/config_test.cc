@@ -71,7 +71,7 @@ limits: {updates_per_hour: 1, moves_per_hour: 2, max_moves: 3, max_moves_per_gpu
 balancer: {policy: joint, hierarchical: false, seed: 18446744073709551615}
 workers: {engine: prod-7, timeout: 90s, apply_timeout: 30d}
 log: {level: debug, format: json}
-ha: {etcd: ["http://127.0.0.1:2379", "etcd-1:2379"], prefix: /other, ttl: 60s}
+ha: {etcd: [], prefix: /other, ttl: 60s}
 security: {curve_secret_key: /k, authorized_keys: /a, allow_plaintext_remote: true}
 )";
 
@@ -112,7 +112,7 @@ TEST_CASE("Every key is read", "[config]") {
   CHECK(options.workers.apply_timeout == Duration(std::chrono::hours(720)));
   CHECK(config.log.level == LogLevel::debug);
   CHECK(config.log.format == LogFormat::json);
-  CHECK(config.ha.etcd == std::vector<std::string>{"http://127.0.0.1:2379", "etcd-1:2379"});
+  CHECK(config.ha.etcd.empty());
   CHECK(config.ha.prefix == "/other");
   CHECK(config.ha.ttl == Duration(60s));
   CHECK(config.security.curve_secret_key == "/k");

@@ -83,6 +83,24 @@ class Commands(DaemonTest):
         self.assertEqual(FAILED, result.returncode)
         self.assertIn("no eplbd was heard", result.stderr)
 
+    def test_a_fleet_connects_where_the_daemon_binds_to_every_address(self):
+        self.eplbd = self.daemon()
+        config = self.folder / "eplbd.yaml"
+        everywhere = {
+            name: {"bind": [address.replace("127.0.0.1", "*")]}
+            for name, address in (("counts", self.eplbd.counts),
+                                  ("placements", self.eplbd.placements))
+        }
+        config.write_text(json.dumps(
+            self.eplbd.config
+            | {"endpoints": everywhere, "security": {"allow_plaintext_remote": True}}
+        ))
+        subprocess.run(
+            [program("eplbctl"), "load", "--config", str(config), "--http", self.eplbd.http,
+             "--interval", "0.05", "--seconds", "1", "--json"],
+            check=True, capture_output=True, timeout=30,
+        )
+
     def test_status_tells_people_and_scripts(self):
         self.start()
         text = self.ctl("status")

@@ -199,6 +199,20 @@ class Replay(Folder):
         for name in ("static", "deepseek", "evolved", "joint", "incremental"):
             self.assertIn(f"\n{name}", table)
 
+    def test_the_shape_is_the_configurations_without_flags(self):
+        config = self.folder / "eplbd.yaml"
+        config.write_text("topology: {layers: 4, logical_experts: 32, slots: 48, gpus: 8}\n"
+                          "trigger: {cooldown: 1s}\n")
+        flags = ("replay", "--trace", self.file, "--config", config)
+        answer = json.loads(run(*flags))
+        self.assertEqual((48, 8), (answer["slots"], answer["gpus"]))
+        self.assertEqual(40, json.loads(run(*flags, "--gpus", 8, "--slots", 40))["slots"])
+        self.assertIn("--slots", run(*flags, "--gpus", 8, expect=USAGE))
+        config.write_text("topology: {layers: 5, logical_experts: 32, slots: 48, gpus: 8}\n")
+        self.assertIn("5 of 32", run(*flags, expect=USAGE))
+        config.write_text("mode: shadow\n")
+        self.assertIn("--gpus and --slots", run(*flags, expect=USAGE))
+
     def test_a_bad_configuration_is_told_with_its_line(self):
         bad = self.folder / "bad.yaml"
         bad.write_text("trigger:\n  imbalance: 0.5\n")

@@ -39,6 +39,8 @@ class Packages(unittest.TestCase):
             "/usr/lib/sysusers.d/eplbd.conf", "/usr/share/man/man8/eplbd.8.gz",
             "/usr/share/man/man1/eplbctl.1.gz", "/usr/share/man/man5/eplbd.yaml.5.gz",
             "/usr/share/bash-completion/completions/eplbctl",
+            "/usr/share/eplbd/eplbd.rules.yml", "/usr/share/eplbd/grafana-dashboard.json",
+            "/usr/share/doc/eplbd/runbook.md",
         ):
             self.assertIn(path, contents)
             self.assertEqual(contents[path][1], "root/root")
