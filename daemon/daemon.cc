@@ -190,14 +190,17 @@ void Daemon::Impl::take(const CountsMessage& message) {
 }
 
 void Daemon::Impl::listen() {
-  http = std::make_unique<HttpServer>(io, [this](HttpRequest request, const HttpRespond& respond) {
-    answer(request, respond, false);
-  });
+  http = std::make_unique<HttpServer>(
+      io, [this](const HttpRequest& request, const HttpRespond& respond) {
+        answer(request, respond, false);
+      });
   http_port = http->listen_tcp(config.http.listen);
   control_path = control_socket_of(config);
   control_http = std::make_unique<HttpServer>(
       io,
-      [this](HttpRequest request, const HttpRespond& respond) { answer(request, respond, true); },
+      [this](const HttpRequest& request, const HttpRespond& respond) {
+        answer(request, respond, true);
+      },
       control_limits());
   control_http->listen_unix(control_path, "eplbd");
   const std::string host = config.http.listen.substr(0, config.http.listen.rfind(':'));

@@ -68,8 +68,8 @@ struct Shared {
 // One connection: a request at a time. What it waits for always has a deadline.
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(asio::io_context& io, std::shared_ptr<Shared> shared, Generic::socket socket)
-      : io_(io), shared_(std::move(shared)), stream_(std::move(socket)) {}
+  Session(std::shared_ptr<Shared> shared, Generic::socket socket)
+      : shared_(std::move(shared)), stream_(std::move(socket)) {}
 
   void start() {
     place_ = shared_->sessions.insert(shared_->sessions.end(), shared_from_this());
@@ -184,7 +184,6 @@ class Session : public std::enable_shared_from_this<Session> {
     read(shared_->limits.idle_timeout);
   }
 
-  asio::io_context& io_;
   std::shared_ptr<Shared> shared_;
   beast::basic_stream<Generic> stream_;
   beast::flat_buffer buffer_;
@@ -242,7 +241,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
             const auto idle_longest = self->shared->sessions.front();
             idle_longest->close();
           }
-          std::make_shared<Session>(self->io, self->shared, std::move(*socket))->start();
+          std::make_shared<Session>(self->shared, std::move(*socket))->start();
           self->accept(acceptor);
         });
   }

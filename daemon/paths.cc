@@ -28,7 +28,7 @@ std::string as_folder(std::string name) {
 
 std::string state_directory_of(const Config& config) {
   if (!config.state_directory.empty()) return config.state_directory;
-  if (const std::string given = environment("STATE_DIRECTORY"); !given.empty()) return given;
+  if (std::string given = environment("STATE_DIRECTORY"); !given.empty()) return given;
   std::string base = environment("XDG_STATE_HOME");
   if (base.empty()) {
     const std::string home = environment("HOME");

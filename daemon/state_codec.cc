@@ -39,6 +39,7 @@ PlacementUpdate as_update(const Placement& placement) {
 void add_placements(MsgpackMap& map, std::string_view key,
                     const std::deque<PlacementUpdate>& updates, const Topology& topology) {
   std::vector<std::string> encoded;
+  encoded.reserve(updates.size());
   for (const PlacementUpdate& update : updates) {
     encoded.push_back(encode_placement(update, topology));
   }

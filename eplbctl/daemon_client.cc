@@ -63,7 +63,7 @@ HttpAnswer DaemonClient::ask(const std::string& path, const std::string& body) c
 
 nlohmann::json DaemonClient::get(const std::string& path) const {
   const HttpAnswer answer = ask(path);
-  const nlohmann::json json = nlohmann::json::parse(answer.body, nullptr, false);
+  nlohmann::json json = nlohmann::json::parse(answer.body, nullptr, false);
   if (answer.status != 200 || json.is_discarded()) {
     throw std::runtime_error(socket_ + ": " + path + " answers " + std::to_string(answer.status) +
                              " " + answer.body.substr(0, 200));

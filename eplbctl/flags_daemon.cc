@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
-#include <map>
 #include <memory>
 #include <string>
 
 #include "eplbctl/flags.h"
+#include "eplbctl/flags_check.h"
 #include "eplbctl/orders.h"
 #include "eplbctl/placement_command.h"
 #include "eplbctl/record.h"
@@ -13,19 +13,9 @@
 namespace eplbd {
 namespace {
 
-// Seconds; a unit must be given, as in the configuration.
-const std::map<std::string, double> kUnits = {
-    {"ms", 1e-3}, {"s", 1.0}, {"m", 60.0}, {"h", 3600.0}, {"d", 86400.0}};
-
 CLI::Option* add_duration(CLI::App& command, const std::string& flag, double& seconds,
                           const std::string& help) {
-  return command.add_option(flag, seconds, help)
-      ->transform(CLI::AsNumberWithUnit(
-          kUnits,
-          CLI::AsNumberWithUnit::Options(CLI::AsNumberWithUnit::CASE_SENSITIVE |
-                                         CLI::AsNumberWithUnit::UNIT_REQUIRED),
-          "DURATION"))
-      ->check(CLI::Range(1e-3, 30 * 86400.0).description(""));
+  return command.add_option(flag, seconds, help)->transform(duration())->type_name("DURATION");
 }
 
 std::optional<PlacementFormat> format_from(const std::string& name) {
@@ -88,8 +78,7 @@ class DaemonCommands {
     };
     CLI::App* show = add(app_, "placement", "Which expert lies where; export, import, diff");
     show->add_flag("--json", options->json, "as JSON: docs/http.md");
-    show->add_option("--layer", options->layer, "this layer, GPU by GPU")
-        ->check(CLI::NonNegativeNumber);
+    show->add_option("--layer", options->layer, "this layer, GPU by GPU")->check(in_range(0));
     CLI::App* write = add(*show, "export", "Write the placement in force for an engine");
     write->add_option("--to", options->file, "the file; -: standard output")->required();
     write
@@ -155,7 +144,7 @@ class DaemonCommands {
                 o.body = rollback_body(*version);
               })
         ->add_option("VERSION", *version, "default: the one before")
-        ->check(CLI::NonNegativeNumber);
+        ->check(in_range(0));
     add_order(app_, "reload", "Read the configuration file again",
               [](OrderOptions& o) { o.path = "/v1/reload"; });
   }
@@ -170,7 +159,7 @@ class DaemonCommands {
                                   o.path = "/v1/gpu";
                                   o.body = gpu_body(*number, *lost ? "lost" : "drain");
                                 });
-    drain->add_option("GPU", *number, "its number")->required()->check(CLI::NonNegativeNumber);
+    drain->add_option("GPU", *number, "its number")->required()->check(in_range(0));
     drain->add_flag("--lost", *lost, "it cannot hand its weights over either");
     add_order(*gpu, "restore", "It may hold experts again",
               [number](OrderOptions& o) {
@@ -179,7 +168,7 @@ class DaemonCommands {
               })
         ->add_option("GPU", *number, "its number")
         ->required()
-        ->check(CLI::NonNegativeNumber);
+        ->check(in_range(0));
   }
 
   void add_record() {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "eplbctl/flags.h"
+#include "eplbctl/flags_check.h"
 #include "eplbctl/keygen.h"
 #include "eplbctl/load.h"
 #include "eplbctl/replay.h"
@@ -48,8 +49,8 @@ CLI::Option* add_optional_choice(CLI::App& command, const std::string& flag,
 
 // Returns --gpus; who gives one of the others gives that too.
 CLI::Option* add_shape(CLI::App& command, ShapeOptions& shape) {
-  CLI::Option* gpus = command.add_option("--gpus", shape.gpus, "GPUs (expert-parallel ranks)")
-                          ->check(CLI::PositiveNumber);
+  CLI::Option* gpus =
+      command.add_option("--gpus", shape.gpus, "GPUs (expert-parallel ranks)")->check(in_range(1));
   CLI::Option* slots =
       command.add_option("--slots", shape.slots, "physical experts of a layer, over all GPUs");
   slots->needs(gpus);
@@ -85,23 +86,23 @@ void add_solve(CLI::App& app, Action& action) {
                       "placement in force: moves are counted from it, incremental starts from it "
                       "(default: the initial placement)");
   command->add_option("--max-moves", options->budget.moves, "incremental: at most; 0: no limit")
-      ->check(CLI::NonNegativeNumber);
+      ->check(in_range(0));
   command
       ->add_option("--max-moves-per-gpu", options->budget.moves_per_gpu,
                    "incremental: incoming, of any one GPU; 0: no limit")
-      ->check(CLI::NonNegativeNumber);
+      ->check(in_range(0));
   command
       ->add_option("--settle", options->settle,
                    "incremental: the imbalance of a layer at which to stop")
-      ->check(CLI::Range(1.0, 1e9))
+      ->check(in_range(1.0, 1e9))
       ->capture_default_str();
   command->add_flag("--bound", options->bound, "add a proven lower bound on the imbalance");
   command
       ->add_option("--search-seconds", options->search_seconds,
                    "joint: go on searching for so long")
-      ->check(CLI::NonNegativeNumber);
+      ->check(in_range(0));
   command->add_option("--repeat", options->repeat, "time the policy so often, give the median")
-      ->check(CLI::Range(1, 1000000))
+      ->check(in_range(1, 1000000))
       ->capture_default_str();
   command->callback([options, &action] { action = [options] { return run_solve(*options); }; });
 }
@@ -121,25 +122,24 @@ void add_load(CLI::App& app, Action& action) {
   command->add_option("--placements", options->placements,
                       "where the daemon publishes placements, ZeroMQ address");
   command->add_option("--http", options->http, "the daemon's HTTP address, for its own figures");
-  command->add_option("--slots", options->slots, "physical experts of a layer")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--gpus", options->gpus, "GPUs")->check(CLI::PositiveNumber);
+  command->add_option("--slots", options->slots, "physical experts of a layer")->check(in_range(1));
+  command->add_option("--gpus", options->gpus, "GPUs")->check(in_range(1));
   command->add_option("--sources", options->fleet.sources, "workers that count")
-      ->check(CLI::Range(1, 4096))
+      ->check(in_range(1, 4096))
       ->capture_default_str();
   command->add_option("--interval", options->interval_seconds, "seconds of a step")
-      ->check(CLI::Range(0.001, 3600.0))
+      ->check(in_range(0.001, 3600.0))
       ->capture_default_str();
   command->add_option("--speed", options->speed, "times real time")
-      ->check(CLI::Range(0.001, 10000.0))
+      ->check(in_range(0.001, 10000.0))
       ->capture_default_str();
   command
       ->add_option("--apply-seconds", options->fleet.apply_seconds,
                    "how long the workers take to apply a placement")
-      ->check(CLI::Range(0.0, 86400.0))
+      ->check(in_range(0.0, 86400.0))
       ->capture_default_str();
   command->add_option("--seconds", options->seconds, "end after so long (default: at a signal)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(in_range(0));
   command->add_option("--seed", options->seed, "of the drawn traffic")->capture_default_str();
   CLI::Option* key = command->add_option("--curve-secret-key", options->fleet.curve_secret_key,
                                          "the workers' secret key, a file");
@@ -166,12 +166,12 @@ void add_replay(CLI::App& app, Action& action) {
                       "keep expert groups on nodes");
   command->add_option("--seed", options->seed, "of what a policy draws");
   command->add_option("--step-seconds", options->step_seconds, "how long a step lasts")
-      ->check(CLI::Range(1e-3, 86400.0))
+      ->check(in_range(1e-3, 86400.0))
       ->capture_default_str();
   command
       ->add_option("--apply-seconds", options->apply_seconds,
                    "a decided placement serves from so long after")
-      ->check(CLI::Range(0.0, 1e6))
+      ->check(in_range(0.0, 1e6))
       ->capture_default_str();
   command->add_option("--timeline", options->timeline, "write a CSV file, a line a step");
   CLI::Option* compare =

@@ -91,7 +91,8 @@ struct Fleet::Impl {
       try {
         socket.connect(endpoint);
       } catch (const zmq::error_t& error) {
-        throw std::runtime_error(endpoint + ": " + error.what());
+        throw std::runtime_error(endpoint + ": " + error.what() +
+                                 ": must be an address to connect to, as tcp://127.0.0.1:15557");
       }
     }
   }

@@ -22,7 +22,7 @@ std::string read_key(const std::string& file) {
   std::istringstream lines{std::string(MappedFile(file).text())};
   for (std::string line; std::getline(lines, line);) {
     if (line.empty() || line.starts_with("# ")) continue;
-    const std::string key = line.substr(0, line.find_first_of(" \r"));
+    std::string key = line.substr(0, line.find_first_of(" \r"));
     std::array<uint8_t, kKeyBytes> bytes{};
     if (key.size() == kKeyCharacters && zmq_z85_decode(bytes.data(), key.c_str()) != nullptr) {
       return key;

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <string>
+#include <vector>
 
 #include "daemon/version.h"
 #include "eplbctl/errors.h"
@@ -13,6 +14,31 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 
+std::string commands_of(const CLI::App& app) {
+  std::string list;
+  for (const CLI::App* command : app.get_subcommands({})) {
+    list += (list.empty() ? "" : ", ") + command->get_name();
+  }
+  return list;
+}
+
+// What is wrong with the command line, under the command that it got to.
+std::string usage_error(const CLI::App* app, const CLI::Error& error) {
+  const std::vector<std::string> rest = app->remaining(true);
+  std::string name = app->get_name();
+  while (!app->get_subcommands().empty()) {
+    app = app->get_subcommands().back();
+    name += " " + app->get_name();
+  }
+  std::string what = error.what();
+  if (app->get_require_subcommand_min() > 0) {
+    const bool unknown = !rest.empty() && !rest.front().starts_with('-');
+    what = (unknown ? "there is no command \"" + rest.front() + "\"" : "a command is missing") +
+           "; there are " + commands_of(*app);
+  }
+  return name + ": " + what + "\nSee " + name + " --help\n";
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -20,6 +46,7 @@ int main(int argc, char** argv) {
                "eplbctl");
   app.set_version_flag("--version", "eplbctl " + std::string(eplbd::kProgramVersion));
   app.require_subcommand(1);
+  app.failure_message(usage_error);
   eplbd::Action action;
   eplbd::add_daemon_commands(app, action);
   eplbd::add_offline_commands(app, action);

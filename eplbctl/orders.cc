@@ -42,6 +42,9 @@ int run_order(const OrderOptions& options) {
     const std::string detail = result.at("detail");
     if (!detail.empty()) std::cout << detail << '\n';
     if (result.contains("moves")) std::cout << placement_words(result) << '\n';
+    if (options.path == "/v1/rollback" || options.path == "/v1/import") {
+      std::cout << "held until `eplbctl resume`\n";
+    }
   }
   return done ? 0 : 1;
 }

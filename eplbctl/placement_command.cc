@@ -44,7 +44,9 @@ std::string layer_text(const Topology& topology, const Placement& placement, int
     }
     return text;
   }
-  throw UsageError("there is no layer " + std::to_string(id));
+  throw UsageError("there is no layer " + std::to_string(id) + ": they are " +
+                   std::to_string(topology.layer_id(0)) + " to " +
+                   std::to_string(topology.layer_id(topology.layers - 1)));
 }
 
 // A line a layer: its most replicated experts.

@@ -157,7 +157,8 @@ Placement read_placement(const std::string& file, const Topology& topology) {
     if (const auto violation = find_violation(topology, placement, rules)) fail(*violation);
     return placement;
   } catch (const YAML::Exception& error) {
-    throw std::runtime_error(file + ":" + std::to_string(error.mark.line + 1) + ": " + error.msg);
+    throw std::runtime_error(file + ":" + std::to_string(error.mark.line + 1) +
+                             ": neither .npy, JSON nor YAML: " + error.msg);
   } catch (const std::exception& error) {
     const std::string what = error.what();
     throw std::runtime_error(what.starts_with(file) ? what : file + ": " + what);

@@ -44,7 +44,7 @@ int run_watch(const StatusOptions& options) {
     } catch (const std::exception& error) {
       text = std::string(error.what()) + "\n";
     }
-    if (terminal) text = "\x1b[H\x1b[2J" + text;
+    if (terminal) text.insert(0, "\x1b[H\x1b[2J");
     std::cout << text << std::flush;
     wait_for(options.every_seconds);
   }

@@ -220,6 +220,22 @@ class Replay(Folder):
                       run(*self.flags[:-1], bad, expect=FAILED))
 
 
+class CommandLine(unittest.TestCase):
+    def test_a_wrong_one_says_what_is_right(self):
+        for flags, words in (
+            ((), ["a command is missing", "status, watch"]),
+            (("stats",), ['no command "stats"', "status, watch"]),
+            (("gpu", "remove"), ['eplbctl gpu: there is no command "remove"', "drain, restore"]),
+            (("gpu", "drain", "x"), ["eplbctl gpu drain", 'from 0 on, is "x"']),
+            (("load", "--sources", 0), ['from 1 to 4096, is "0"', "eplbctl load --help"]),
+            (("pause", "--for", "2"), ["a duration with its unit", "2h", 'is "2"']),
+            (("pause", "--for", "31d"), ["from 1ms to 30d"]),
+        ):
+            told = run(*flags, expect=USAGE)
+            for word in words:
+                self.assertIn(word, told)
+
+
 class Keygen(Folder):
     def test_a_pair_that_only_the_owner_reads_and_that_is_never_overwritten(self):
         name = self.folder / "worker"
