@@ -2,10 +2,10 @@
 // item goes to the lightest pack with room; sorting is stable and the first of equal packs wins.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <numeric>
-#include <utility>
+#include <limits>
 #include <vector>
 
+#include "core/descending.h"
 #include "core/eplb_steps.h"
 #include "core/policies.h"
 
@@ -22,29 +22,21 @@ class GreedyPacker {
       return;
     }
     order_.resize(weights.size());
-    std::iota(order_.begin(), order_.end(), 0);
-    std::stable_sort(order_.begin(), order_.end(),
-                     [&](int32_t a, int32_t b) { return weights[a] > weights[b]; });
-    // Packs with room as a heap; in ascending order of pack it is one from the start.
-    room_.clear();
-    for (int32_t pack = 0; pack < packs; ++pack) room_.emplace_back(0.0F, pack);
+    order_descending(weights, order_);
+    weight_.assign(static_cast<size_t>(packs), 0.0F);
     filled_.assign(static_cast<size_t>(packs), 0);
     for (const int32_t item : order_) {
-      std::pop_heap(room_.begin(), room_.end(), std::greater<>());
-      auto& [weight, pack] = room_.back();
+      const auto lightest = std::min_element(weight_.begin(), weight_.end());
+      const auto pack = static_cast<int32_t>(lightest - weight_.begin());
       packed[item] = {pack, filled_[pack]};
-      weight += weights[item];
-      if (++filled_[pack] == items_per_pack) {
-        room_.pop_back();
-      } else {
-        std::push_heap(room_.begin(), room_.end(), std::greater<>());
-      }
+      *lightest += weights[item];
+      if (++filled_[pack] == items_per_pack) *lightest = std::numeric_limits<float>::infinity();
     }
   }
 
  private:
   std::vector<int32_t> order_, filled_;
-  std::vector<std::pair<float, int32_t>> room_;  // (weight, pack)
+  std::vector<float> weight_;  // [packs] infinite: full
 };
 
 class DeepSeek : public Balancer {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 namespace eplbd {
 namespace {
@@ -22,6 +23,21 @@ GroupPackings::GroupPackings(int32_t groups, int32_t nodes) : groups_(groups), n
   std::vector<int32_t> node_of(static_cast<size_t>(groups));
   std::vector<int32_t> dealt(static_cast<size_t>(nodes));
   deal(0, node_of, dealt);
+  list_sets();
+}
+
+void GroupPackings::list_sets() {
+  std::map<std::vector<int32_t>, int32_t> known;
+  for (int32_t index = 0; index < size(); ++index) {
+    std::vector<std::vector<int32_t>> sets(static_cast<size_t>(nodes_));
+    for (int32_t group = 0; group < groups_; ++group) sets[packing(index)[group]].push_back(group);
+    for (const auto& set : sets) {
+      const auto [entry, unknown] = known.try_emplace(set, static_cast<int32_t>(known.size()));
+      if (unknown) sets_.insert(sets_.end(), set.begin(), set.end());
+      set_of_.push_back(entry->second);
+    }
+  }
+  set_tokens_.resize(known.size());
 }
 
 // Nodes are alike: of the empty ones only the first is tried.
@@ -40,17 +56,17 @@ void GroupPackings::deal(int32_t group, std::vector<int32_t>& node_of,
   }
 }
 
-void GroupPackings::fullest_nodes(std::span<const double> tokens,
-                                  std::vector<double>& fullest) const {
+void GroupPackings::fullest_nodes(std::span<const double> tokens, std::vector<double>& fullest) {
+  auto group = sets_.begin();
+  for (double& sum : set_tokens_) {
+    sum = 0;
+    for (int32_t i = 0; i < groups_ / nodes_; ++i) sum += tokens[*group++];
+  }
   fullest.resize(static_cast<size_t>(size()));
-  std::vector<double> node_tokens(static_cast<size_t>(nodes_));
-  for (int32_t index = 0; index < size(); ++index) {
-    std::fill(node_tokens.begin(), node_tokens.end(), 0.0);
-    const auto node_of = packing(index);
-    for (int32_t group = 0; group < groups_; ++group) {
-      node_tokens[node_of[group]] += tokens[group];
-    }
-    fullest[index] = *std::max_element(node_tokens.begin(), node_tokens.end());
+  auto set = set_of_.begin();
+  for (double& most : fullest) {
+    most = 0;
+    for (int32_t node = 0; node < nodes_; ++node) most = std::max(most, set_tokens_[*set++]);
   }
 }
 

@@ -21,14 +21,19 @@ class GroupPackings {
   }
 
   // Of every packing the tokens of its fullest node. Requires: tokens [groups].
-  void fullest_nodes(std::span<const double> tokens, std::vector<double>& fullest) const;
+  void fullest_nodes(std::span<const double> tokens, std::vector<double>& fullest);
 
  private:
+  void list_sets();
   void deal(int32_t group, std::vector<int32_t>& node_of, std::vector<int32_t>& dealt);
 
   int32_t groups_;
   int32_t nodes_;
   std::vector<int32_t> node_of_;  // [packings, groups]
+  // Most packings share their nodes with others: each set of groups is added up once.
+  std::vector<int32_t> sets_;       // [sets, groups of a node]
+  std::vector<int32_t> set_of_;     // [packings, nodes]
+  std::vector<double> set_tokens_;  // [sets]
 };
 
 }  // namespace eplbd

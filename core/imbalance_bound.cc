@@ -125,7 +125,7 @@ class LayerBounds {
 
   const Topology& topology_;
   const Regions& regions_;
-  const GroupPackings packings_;
+  GroupPackings packings_;
   bool alike_ = true;
   std::vector<std::vector<double>> region_speeds_;
   std::vector<double> all_speeds_;

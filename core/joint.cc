@@ -34,7 +34,7 @@ constexpr int32_t kAttemptsPerQuestion = 4;
 // So near to its bound a region counts as there. Fewer GPUs, and more slots on each, can be evened
 // out finer.
 double tolerance(size_t gpus, int32_t slots_per_gpu) {
-  return std::min(4e-6 * std::pow(gpus / 8.0, 2) * std::pow(9.0 / slots_per_gpu, 5), 5e-4);
+  return std::min(5.5e-6 * std::pow(gpus / 8.0, 2) * std::pow(9.0 / slots_per_gpu, 5), 5e-4);
 }
 
 // So far from it a region is worth more than a few last attempts.
@@ -166,8 +166,14 @@ class JointPlacer {
       return fill_with_copies(speeds, plan);
     }
     search_.reset(weights_, speeds, topology_.slots_per_gpu());
+    search_.construct();
+    plan.peak = std::numeric_limits<double>::infinity();
     const double tolerated = tolerance(speeds.size(), topology_.slots_per_gpu());
-    start(enough, tolerated, plan);
+    if (search_.peak() <= enough * (1 + tolerated) || even_out(speeds.size(), enough, tolerated)) {
+      return keep(plan);
+    }
+    search_.descend(enough * (1 + tolerated));
+    keep(plan);
     if (plan.peak > enough * off_bound(tolerated)) {
       enough = std::max(enough, peak_bound(weights_, speeds, topology_.slots_per_gpu()));
       search_more(enough, tolerated, plan, random);
@@ -178,11 +184,28 @@ class JointPlacer {
     keep(plan);
   }
 
-  void start(double enough, double tolerated, RegionPlan& plan) {
-    search_.construct();
-    search_.descend(enough * (1 + tolerated));
-    plan.peak = std::numeric_limits<double>::infinity();
-    keep(plan);
+  // Exactly, where there are few GPUs; else single steps even out as well. Twice as far from the
+  // bound is five times as easy.
+  bool even_out(size_t gpus, double enough, double tolerated) {
+    constexpr size_t kFewGpus = 16;
+    if (gpus > kFewGpus) return false;
+    const double whole = quantum(enough * tolerated);
+    if (search_.even_out(enough * (1 + tolerated), whole)) return true;
+    for (double more = 2 * tolerated; more < kNear / 2; more *= 2) {
+      if (search_.even_out(enough * (1 + more), whole)) return true;
+    }
+    return false;
+  }
+
+  // What all weights are multiples of; 0 where that is too little to matter.
+  double quantum(double least) const {
+    uint64_t common = 0;
+    for (const double weight : weights_) {
+      if (weight != std::floor(weight) || weight >= 0x1p63) return 0;
+      common = std::gcd(common, static_cast<uint64_t>(weight));
+      if (static_cast<double>(common) < least) return 0;
+    }
+    return static_cast<double>(common);
   }
 
   void keep(RegionPlan& plan) const {
@@ -293,7 +316,7 @@ class JointPlacer {
   const BalanceRequest& request_;
   const Topology& topology_;
   const Regions regions_;
-  const GroupPackings packings_;
+  GroupPackings packings_;
   const uint64_t seed_;
   bool alike_ = true;                        // the regions: as many GPUs, as fast
   std::vector<std::vector<double>> speeds_;  // [regions][gpus]

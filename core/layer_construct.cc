@@ -3,22 +3,18 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/descending.h"
 #include "core/layer_search.h"
 
 namespace eplbd {
 
 void LayerSearch::construct() {
   fill_water();
-  order_.clear();
-  for (int32_t expert = 0; expert < experts_; ++expert) {
-    order_.emplace_back(-state_.share[expert], expert);
-  }
-  std::sort(order_.begin(), order_.end());
   state_.holders.assign(experts_ * words_, 0);
   state_.tokens.assign(static_cast<size_t>(gpus_), 0.0);
   state_.expert_at.assign(static_cast<size_t>(gpus_) * slots_per_gpu_, -1);
   filled_.assign(static_cast<size_t>(gpus_), 0);
-  for (const auto& [negative_share, expert] : order_) {
+  for (const int32_t expert : order_) {
     for (int32_t i = 0; i < state_.count[expert]; ++i) {
       const int32_t gpu = lightest_with_room(expert);
       put(gpu >= 0 ? gpu : make_room(expert), expert);
@@ -52,38 +48,55 @@ void LayerSearch::load(std::span<const int32_t> expert_at) {
 }
 
 // Each spare slot to the expert whose replicas carry most: the least possible load of the heaviest
-// replica. An expert has at most one replica a GPU.
+// replica. An expert has at most one replica a GPU. order_: heaviest replicas first.
 void LayerSearch::fill_water() {
   state_.count.assign(static_cast<size_t>(experts_), 1);
   state_.share = weight_;
-  order_.clear();
-  for (int32_t expert = 0; expert < experts_; ++expert) {
-    order_.emplace_back(weight_[expert], -expert);
-  }
-  std::make_heap(order_.begin(), order_.end());
+  shares_.assign(weight_.begin(), weight_.end());
+  order_.resize(weight_.size());
+  order_descending(shares_, order_);
+  // Only experts above the water: those that got a slot, and the next.
+  const auto lighter = [&](int32_t a, int32_t b) {
+    return state_.share[a] != state_.share[b] ? state_.share[a] < state_.share[b] : a > b;
+  };
+  above_.clear();
+  size_t next = 0;
   for (int32_t spare = gpus_ * slots_per_gpu_ - experts_; spare > 0;) {
-    std::pop_heap(order_.begin(), order_.end());
-    auto& [share, negative_expert] = order_.back();
-    const int32_t expert = -negative_expert;
+    if (next < order_.size() && (above_.empty() || lighter(above_.front(), order_[next]))) {
+      above_.push_back(order_[next++]);
+      std::push_heap(above_.begin(), above_.end(), lighter);
+    }
+    std::pop_heap(above_.begin(), above_.end(), lighter);
+    const int32_t expert = above_.back();
     if (state_.count[expert] == gpus_) {
-      order_.pop_back();
+      above_.pop_back();
       continue;
     }
     --spare;
     ++state_.count[expert];
-    share = weight_[expert] / state_.count[expert];
-    state_.share[expert] = share;
-    std::push_heap(order_.begin(), order_.end());
+    state_.share[expert] = weight_[expert] / state_.count[expert];
+    std::push_heap(above_.begin(), above_.end(), lighter);
   }
+  const auto heavier = [&](int32_t a, int32_t b) { return lighter(b, a); };
+  const auto dry = order_.begin() + static_cast<ptrdiff_t>(next);
+  std::sort(order_.begin(), dry, heavier);
+  above_.resize(order_.size());
+  std::merge(order_.begin(), dry, dry, order_.end(), above_.begin(), heavier);
+  std::swap(order_, above_);
 }
 
 // -1: every GPU with room holds the expert already.
 int32_t LayerSearch::lightest_with_room(int32_t expert) const {
+  const double share = state_.share[expert];
+  const double* const tokens = state_.tokens.data();
+  const double* const inverse_speed = inverse_speed_.data();
+  const int32_t* const filled = filled_.data();
+  const int32_t gpus = gpus_;
   int32_t lightest = -1;
   double least = std::numeric_limits<double>::infinity();
-  for (int32_t gpu = 0; gpu < gpus_; ++gpu) {
-    const double after = (state_.tokens[gpu] + state_.share[expert]) * inverse_speed_[gpu];
-    if (after >= least || filled_[gpu] == slots_per_gpu_ || holds(gpu, expert)) continue;
+  for (int32_t gpu = 0; gpu < gpus; ++gpu) {
+    const double after = (tokens[gpu] + share) * inverse_speed[gpu];
+    if (after >= least || filled[gpu] == slots_per_gpu_ || holds(gpu, expert)) continue;
     least = after;
     lightest = gpu;
   }

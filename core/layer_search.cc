@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <utility>
 
 #include "core/nearest_sum.h"
 
@@ -30,6 +31,8 @@ void LayerSearch::for_each_holder(int32_t expert, Visit visit) const {
 
 void LayerSearch::reset(std::span<const double> weights, std::span<const double> speeds,
                         int32_t slots_per_gpu) {
+  const bool other_slots =
+      slots_per_gpu != slots_per_gpu_ || static_cast<int32_t>(speeds.size()) != gpus_;
   experts_ = static_cast<int32_t>(weights.size());
   gpus_ = static_cast<int32_t>(speeds.size());
   slots_per_gpu_ = slots_per_gpu;
@@ -38,7 +41,7 @@ void LayerSearch::reset(std::span<const double> weights, std::span<const double>
   speed_.assign(speeds.begin(), speeds.end());
   inverse_speed_.resize(speeds.size());
   for (int32_t gpu = 0; gpu < gpus_; ++gpu) inverse_speed_[gpu] = 1 / speeds[gpu];
-  list_subsets();
+  if (other_slots) list_subsets();
 }
 
 // One slot, and the largest subsets of which there are not too many.
@@ -58,13 +61,18 @@ void LayerSearch::list_subsets() {
     };
     extend(extend, 0, 0);
     if (size > 1 && subsets.size() > kMostSubsets) break;
-    kinds_ = std::min(size, kKinds);
+    if (kinds_ == kKinds) {
+      subsets_[1] = std::move(subsets_[2]);
+    } else {
+      ++kinds_;
+    }
     subsets_[kinds_ - 1] = std::move(subsets);
   }
   for (int32_t kind = 0; kind < kinds_; ++kind) {
     lists_[kind].resize(static_cast<size_t>(gpus_));
   }
-  distances_.resize(std::max(subsets_[0].size(), subsets_[1].size()) + kSumLanes);
+  distances_.resize(std::max({subsets_[0].size(), subsets_[1].size(), subsets_[2].size()}) +
+                    kSumLanes);
 }
 
 void LayerSearch::descend(double target) {
@@ -178,7 +186,7 @@ void LayerSearch::find_exchange(int32_t gpu, int32_t other, int32_t kind, Exchan
   const auto radius = [&] {
     const double off = std::max(even - tokens + best.peak * speed_[gpu],
                                 best.peak * speed_[other] - other_tokens - even);
-    return static_cast<int32_t>(off * scale_) + 2;
+    return static_cast<int32_t>(off * scale_) + 2 * kMaxSubset;
   };
   int32_t near = radius();
   for (size_t i = 0; i < subsets; ++i) {
@@ -219,10 +227,25 @@ const std::vector<int32_t>& LayerSearch::sums(int32_t gpu, int32_t kind) {
   if (list.fresh) return list.sums;
   list.fresh = true;
   const auto& subsets = subsets_[kind];
-  list.sums.assign((subsets.size() + kSumLanes - 1) / kSumLanes * kSumLanes, kNoSum);
-  for (size_t i = 0; i < subsets.size(); ++i) {
-    list.sums[i] = static_cast<int32_t>(tokens_in(gpu, subsets[i]) * scale_);
+  list.sums.resize((subsets.size() + kSumLanes - 1) / kSumLanes * kSumLanes, kNoSum);
+  std::vector<int32_t>& weights = slot_weights_;
+  weights.resize(static_cast<size_t>(slots_per_gpu_));
+  for (int32_t slot = 0; slot < slots_per_gpu_; ++slot) {
+    weights[slot] =
+        static_cast<int32_t>(state_.share[state_.expert_at[gpu * slots_per_gpu_ + slot]] * scale_);
   }
+  int32_t* sum = list.sums.data();
+  const int32_t size = subsets.front().size;
+  const auto extend = [&](auto& self, int32_t chosen, int32_t from, int32_t so_far) -> void {
+    if (chosen + 1 == size) {
+      for (int32_t slot = from; slot < slots_per_gpu_; ++slot) *sum++ = so_far + weights[slot];
+      return;
+    }
+    for (int32_t slot = from; slot < slots_per_gpu_; ++slot) {
+      self(self, chosen + 1, slot + 1, so_far + weights[slot]);
+    }
+  };
+  extend(extend, 0, 0, 0);
   return list.sums;
 }
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/pair_sums.h"
 #include "core/random.h"
 
 namespace eplbd {
@@ -39,6 +40,12 @@ class LayerSearch {
   // Lowers the peak until it is at most `target` or no neighbour is better.
   void descend(double target);
 
+  // Exchanges slots until every GPU is at most at `target` (tokens / speed); false, and nothing
+  // changes, when it finds no way. For few GPUs, and a target just above what is even. `quantum`:
+  // what all weights are multiples of, where that counts next to the distance (0: it does not);
+  // then the target is raised to what whole steps of it can reach.
+  bool even_out(double target, double quantum);
+
   // One attempt to leave a local optimum: a few random changes around the fullest GPU, then
   // descend(). Keeps the outcome unless the peak rose.
   void attempt(double target, Random& random);
@@ -55,8 +62,8 @@ class LayerSearch {
   const std::vector<int32_t>& counts() const { return state_.count; }
 
  private:
-  static constexpr int32_t kMaxSubset = 3;
-  static constexpr int32_t kKinds = 2;  // of subsets: one slot, and several
+  static constexpr int32_t kMaxSubset = 4;
+  static constexpr int32_t kKinds = 3;  // of subsets: one slot, and the two largest
   struct Subset {
     int32_t size = 0;
     std::array<int16_t, kMaxSubset> slots{};  // within the GPU
@@ -76,6 +83,35 @@ class LayerSearch {
     int32_t slot = -1;
     int32_t expert = -1;
   };
+
+  // layer_even.cc: items are the replicas, named by the slots where they lay at first.
+  struct Evening {
+    std::vector<int32_t> weight, slot_of;  // [items] weights in fixed point
+    std::vector<int32_t> item_at;          // [slots]
+    std::vector<uint8_t> open;             // [gpus]
+    std::vector<int16_t> paired;           // items
+    // By the bit width of how many others are open, and whether they are listed.
+    std::array<std::pair<PairSums, bool>, 32> pairs;
+    double target = 0;
+    double quantum = 0;
+    int32_t lookups = 0;  // left
+  };
+  double excess(int32_t gpu) const;
+  double unused(int32_t gpu) const;
+  double open_room() const;
+  void next_target();
+  bool even_rest(int32_t open, double room);
+  bool even_pair(int32_t gpu, int32_t other);
+  void list_pairs(int32_t open, PairSums& pairs);
+  template <typename Rest>
+  bool give_one(int32_t gpu, int32_t least, int32_t most, Rest rest);
+  template <typename Rest>
+  bool give_two(int32_t gpu, int32_t least, int32_t most, const PairSums& pairs, Rest rest);
+  template <typename Rest>
+  bool give_three(int32_t gpu, int32_t least, int32_t most, const PairSums& pairs, Rest rest);
+  bool on_open(int32_t item) const;
+  bool may_exchange_items(int32_t gpu, std::span<int32_t> ours, std::span<int32_t> theirs) const;
+  void exchange_items(int32_t item, int32_t other);
 
   bool holds(int32_t gpu, int32_t expert) const {
     return (state_.holders[expert * words_ + (gpu >> 6)] >> (gpu & 63)) & 1;
@@ -119,12 +155,14 @@ class LayerSearch {
   std::vector<double> speed_, inverse_speed_;  // [gpus]
   double scale_ = 0;                           // tokens to fixed point
   RegionState state_, saved_;
-  std::vector<int32_t> filled_;  // [gpus], while constructing
-  std::vector<std::pair<double, int32_t>> order_;
+  std::vector<int32_t> filled_;         // [gpus], while constructing
+  std::vector<int32_t> order_, above_;  // experts
+  std::vector<float> shares_;           // [experts]
   int32_t kinds_ = 0;
   std::array<std::vector<Subset>, kKinds> subsets_;
   std::array<std::vector<SumList>, kKinds> lists_;  // [kind][gpus]
-  std::vector<int32_t> distances_;
+  std::vector<int32_t> distances_, slot_weights_;
+  Evening evening_;
 };
 
 }  // namespace eplbd

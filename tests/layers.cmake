@@ -1,5 +1,5 @@
-# daemon -> {config, metrics} -> core -> std: fails when an include points the other way, or when
-# core reads a clock.
+# daemon -> {config, metrics} -> core -> std: fails when an include points the other way, when core
+# reads a clock, or when a test is in no list of sources.
 # SPDX-License-Identifier: Apache-2.0
 cmake_minimum_required(VERSION 3.25)
 set(core "")
@@ -36,9 +36,21 @@ foreach(folder IN LISTS folders)
   endforeach()
 endforeach()
 
+# A test that no list of sources names would never run.
+file(GLOB tests ${SOURCE}/tests/*/*_test.cc)
+foreach(test IN LISTS tests)
+  cmake_path(GET test PARENT_PATH folder)
+  cmake_path(GET test FILENAME name)
+  file(READ ${folder}/CMakeLists.txt listed)
+  string(FIND "${listed}" "${name}" found)
+  if(found LESS 0)
+    list(APPEND failures "${test}: not in the CMakeLists.txt beside it")
+  endif()
+endforeach()
+
 foreach(failure IN LISTS failures)
   message("${failure}")
 endforeach()
 if(failures)
-  message(FATAL_ERROR "includes point the wrong way")
+  message(FATAL_ERROR "the layout is broken")
 endif()

@@ -160,6 +160,36 @@ TEST_CASE("joint is no worse than deepseek and evolved on any layer") {
   }
 }
 
+TEST_CASE("joint evens out a node of eight GPUs to a few millionths of its mean") {
+  const Instance node = [] {
+    Instance result = instance(64, 9, 8, {});
+    result.topology.layers = 12;
+    return result;
+  }();
+  for (const double skew : {0.5, 1.0}) {
+    // Whole tokens, one by one or in batches: then only so many loads of a GPU are possible.
+    for (const double batch : {0.0, 1.0, 128.0}) {
+      Random random(17);
+      std::vector<double> loads;
+      for (int i = 0; i < 12 * 64; ++i) {
+        const double load = 1e5 * std::exp(skew * 3 * (random.between(0, 1) - 0.5));
+        loads.push_back(batch == 0 ? load : std::round(load / batch) * batch);
+      }
+      const BalanceRequest request{.topology = node.topology, .loads = loads};
+      const auto map = make_balancer({Policy::joint})->place(request).slot_to_expert;
+      const Placement placement(node.topology, map);
+      CHECK_FALSE(find_violation(node.topology, placement));
+      const auto layers = imbalance_of(node.topology, placement, loads).layers;
+      for (size_t layer = 0; layer < layers.size(); ++layer) {
+        double tokens = 0;
+        for (size_t i = layer * 64; i < (layer + 1) * 64; ++i) tokens += loads[i];
+        INFO("skew " << skew << ", batches of " << batch << ", layer " << layer);
+        CHECK(layers[layer] <= 1 + 3e-5 + batch / (tokens / 8));
+      }
+    }
+  }
+}
+
 TEST_CASE("joint gives slow GPUs less") {
   Instance uneven = instance(16, 5, 4, {});
   uneven.topology.gpu_speeds = {1.0, 1.0, 2.0, 2.0};
