@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <tuple>
+#include <utility>
 
 namespace eplbd {
 namespace {
@@ -29,16 +30,25 @@ void for_each_move(const Topology& topology, const Placement& base, const Placem
   }
 }
 
-// Slots that hold each expert of one layer.
-std::vector<std::vector<int32_t>> holders(const Topology& topology, std::span<const int32_t> row,
-                                          std::span<const int32_t> gpus_lost) {
-  std::vector<std::vector<int32_t>> slots(topology.logical_experts);
+// The slots that hold each expert of one layer, as chains: -1 ends them.
+struct Sources {
+  int32_t layer = -1;
+  std::vector<int32_t> first;  // [experts]
+  std::vector<int32_t> next;   // [slots]
+};
+
+void find_sources(const Topology& topology, const Placement& base, int32_t layer,
+                  std::span<const int32_t> gpus_lost, Sources& sources) {
+  sources.layer = layer;
+  sources.first.assign(topology.logical_experts, -1);
+  sources.next.assign(topology.slots, -1);
+  const int32_t width = topology.slots_per_gpu();
   for (int32_t slot = 0; slot < topology.slots; ++slot) {
-    const bool lost =
-        std::find(gpus_lost.begin(), gpus_lost.end(), topology.gpu_of(slot)) != gpus_lost.end();
-    if (row[slot] != kNoExpert && !lost) slots[row[slot]].push_back(slot);
+    const int32_t expert = base.layer(layer)[slot];
+    if (expert == kNoExpert) continue;
+    if (std::find(gpus_lost.begin(), gpus_lost.end(), slot / width) != gpus_lost.end()) continue;
+    sources.next[slot] = std::exchange(sources.first[expert], slot);
   }
-  return slots;
 }
 
 }  // namespace
@@ -46,29 +56,21 @@ std::vector<std::vector<int32_t>> holders(const Topology& topology, std::span<co
 std::vector<Move> moves_between(const Topology& topology, const Placement& base,
                                 const Placement& next, std::span<const int32_t> gpus_lost) {
   std::vector<Move> moves;
-  int32_t holders_of = -1;  // the layer that `slots` is of
-  std::vector<std::vector<int32_t>> slots;
+  Sources sources;
   std::vector<int32_t> served(static_cast<size_t>(topology.layers) * topology.slots);
   for_each_move(topology, base, next, [&](int32_t layer, int32_t slot) {
-    if (holders_of != layer) {
-      slots = holders(topology, base.layer(layer), gpus_lost);
-      holders_of = layer;
-    }
+    if (sources.layer != layer) find_sources(topology, base, layer, gpus_lost, sources);
     const int32_t expert = next.layer(layer)[slot];
     const int32_t node = topology.node_of(topology.gpu_of(slot));
     int32_t* const served_here = served.data() + static_cast<size_t>(layer) * topology.slots;
-    const auto source =
-        std::min_element(slots[expert].begin(), slots[expert].end(), [&](int32_t a, int32_t b) {
-          const auto cost = [&](int32_t s) {
-            return std::tuple(topology.node_of(topology.gpu_of(s)) != node, served_here[s], s);
-          };
-          return cost(a) < cost(b);
-        });
-    Move move{layer, slot, expert, -1};
-    if (source != slots[expert].end()) {
-      move.source_slot = *source;
-      ++served_here[*source];
+    const auto cost = [&](int32_t s) {
+      return std::tuple(topology.node_of(topology.gpu_of(s)) != node, served_here[s], s);
+    };
+    Move move{layer, slot, expert, sources.first[expert]};
+    for (int32_t s = move.source_slot; s >= 0; s = sources.next[s]) {
+      if (cost(s) < cost(move.source_slot)) move.source_slot = s;
     }
+    if (move.source_slot >= 0) ++served_here[move.source_slot];
     moves.push_back(move);
   });
   return moves;

@@ -235,7 +235,9 @@ Placement keep_slots(const Topology& topology, const Placement& base, const Plac
   std::vector<int32_t> map = candidate.map();
   const auto width = static_cast<size_t>(topology.slots_per_gpu());
   for (size_t first = 0; first < map.size(); first += width) {
-    align_gpu({base.map().data() + first, width}, {map.data() + first, width});
+    const std::span before(base.map().data() + first, width);
+    const std::span after(map.data() + first, width);
+    if (!std::equal(before.begin(), before.end(), after.begin())) align_gpu(before, after);
   }
   return {topology, std::move(map)};
 }
