@@ -13,9 +13,6 @@ ExchangeSearch::ExchangeSearch(const LayerState& state)
       is_held_(state.topology.slots),
       was_held_(state.topology.slots),
       column_(state.topology.gpus, -1),
-      before_(kBlock),
-      my_allowed_(kBlock),
-      my_halved_(kBlock),
       allowed_(state.width * kBlock),
       halved_(state.width * kBlock) {}
 
@@ -119,8 +116,7 @@ void ExchangeSearch::load_block(int32_t gpu, Block block) {
 // What the slot says to the block: its load, where its expert may go, and where it comes from.
 void ExchangeSearch::ask(int32_t slot, Block block) {
   const int32_t mine = state_.row[slot];
-  std::fill(my_allowed_.begin(), my_allowed_.end(), 0.0F);
-  std::fill_n(my_allowed_.begin(), block.size(), 1.0F);
+  for (size_t i = 0; i < kBlock; ++i) my_allowed_[i] = i < block.size() ? 1.0F : 0.0F;
   const auto column_of = [&](int32_t s) { return column_[state_.gpu_of[s]]; };
   state_.now.for_each(mine, [&](int32_t s) {
     if (column_of(s) >= 0) my_allowed_[column_of(s)] = 0;
@@ -131,7 +127,7 @@ void ExchangeSearch::ask(int32_t slot, Block block) {
     }
   }
   my_halved_ = my_allowed_;
-  if (state_.arrived[slot]) std::fill(my_halved_.begin(), my_halved_.end(), 0.0F);
+  if (state_.arrived[slot]) my_halved_.fill(0);
   state_.base.for_each(mine, [&](int32_t s) {
     if (column_of(s) >= 0) my_halved_[column_of(s)] = 0;
   });

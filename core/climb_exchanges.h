@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -42,7 +43,7 @@ class ExchangeSearch {
   std::vector<int32_t> column_;  // [gpus] in the block; -1: not in it
 
   // The block: [kBlock], [width, kBlock], and with lanes in front.
-  std::vector<float> before_, my_allowed_, my_halved_;
+  std::array<float, kBlock> before_{}, my_allowed_{}, my_halved_{};
   std::vector<float> allowed_, halved_;
   std::vector<float> gained_, others_, added_;
   std::vector<BoundLane> bound_lanes_;

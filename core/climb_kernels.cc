@@ -18,15 +18,22 @@ struct Eight {
   using Ints [[gnu::vector_size(32)]] = int32_t;
 };
 
-#define EPLBD_INLINE [[gnu::always_inline]] inline
-
 template <typename Vector>
-EPLBD_INLINE void load(Vector& to, const void* from) {
+[[gnu::always_inline]] inline void load(Vector& to, const void* from) {
   std::memcpy(&to, from, sizeof to);
 }
 
 template <typename Vector>
-EPLBD_INLINE void raise(Vector& x, int doublings) {
+[[gnu::always_inline]] inline bool any(const Vector& mask) {
+  uint64_t words[sizeof(Vector) / sizeof(uint64_t)];
+  std::memcpy(words, &mask, sizeof words);
+  uint64_t all = 0;
+  for (const uint64_t word : words) all |= word;
+  return all != 0;
+}
+
+template <typename Vector>
+[[gnu::always_inline]] inline void raise(Vector& x, int doublings) {
   x *= x;
   x *= x;
   x *= x;
@@ -34,8 +41,9 @@ EPLBD_INLINE void raise(Vector& x, int doublings) {
 }
 
 template <typename Width>
-EPLBD_INLINE void exchanges(std::span<const ExchangeLane> lanes, const ExchangeBlock& block,
-                            int doublings, int32_t first, float* worth, int32_t* which) {
+[[gnu::always_inline]] inline void exchanges(std::span<const ExchangeLane> lanes,
+                                             const ExchangeBlock& block, int doublings,
+                                             int32_t first, float* worth, int32_t* which) {
   using Floats = typename Width::Floats;
   using Ints = typename Width::Ints;
   for (size_t column = 0; column < kBlock; column += sizeof(Floats) / sizeof(float)) {
@@ -74,8 +82,9 @@ EPLBD_INLINE void exchanges(std::span<const ExchangeLane> lanes, const ExchangeB
 }
 
 template <typename Width>
-EPLBD_INLINE void bounds_of(std::span<const BoundLane> lanes, const float* term, const float* half,
-                            float mine, int doublings, std::span<float> bounds) {
+[[gnu::always_inline]] inline void bounds_of(std::span<const BoundLane> lanes, const float* term,
+                                             const float* half, float mine, int doublings,
+                                             std::span<float> bounds) {
   using Floats = typename Width::Floats;
   constexpr float kRounding = 4e-6F;
   for (size_t gpu = 0; gpu < bounds.size(); gpu += sizeof(Floats) / sizeof(float)) {
@@ -95,8 +104,10 @@ EPLBD_INLINE void bounds_of(std::span<const BoundLane> lanes, const float* term,
 }
 
 template <typename Width>
-EPLBD_INLINE Found turnovers(std::span<const TurnoverLane> lanes, std::span<const float> own,
-                             std::span<const float> mask, int doublings, float least) {
+[[gnu::always_inline]] inline Found turnovers(std::span<const TurnoverLane> lanes,
+                                              std::span<const float> own,
+                                              std::span<const float> mask, float empty,
+                                              int doublings, float least) {
   using Floats = typename Width::Floats;
   using Ints = typename Width::Ints;
   constexpr size_t kWidth = sizeof(Floats) / sizeof(float);
@@ -107,6 +118,8 @@ EPLBD_INLINE Found turnovers(std::span<const TurnoverLane> lanes, std::span<cons
     load(worth, &own[i]);
     load(masked, &mask[i]);
     worth += masked;
+    const Ints promising = worth - empty > best;
+    if (!any(promising)) continue;
     for (const TurnoverLane& lane : lanes) {
       Floats gained, after = Floats{} + lane.base;
       load(gained, lane.gained + i);
@@ -129,9 +142,10 @@ EPLBD_INLINE Found turnovers(std::span<const TurnoverLane> lanes, std::span<cons
 }
 
 // Left to the compiler, as a GPU's slots fill no whole registers.
-EPLBD_INLINE void changes_of(std::span<const SlotLane> lanes, float term,
-                             std::span<const float> fall, std::span<const float> rise,
-                             int doublings, float* __restrict fallen, float* __restrict risen) {
+[[gnu::always_inline]] inline void changes_of(std::span<const SlotLane> lanes, float term,
+                                              std::span<const float> fall,
+                                              std::span<const float> rise, int doublings,
+                                              float* __restrict fallen, float* __restrict risen) {
   const size_t count = fall.size();
   for (size_t i = 0; i < count; ++i) fallen[i] = term;
   for (size_t i = 0; i < count; ++i) risen[i] = -term;
@@ -150,8 +164,9 @@ EPLBD_INLINE void changes_of(std::span<const SlotLane> lanes, float term,
 // exp(x) = 2^n exp(r): n the nearest whole number, by a constant that has no bits behind the point;
 // exp(r) by its series.
 template <typename Width>
-EPLBD_INLINE double exponentials(std::span<const float> loads, std::span<const float> live,
-                                 float peak, float sharpness) {
+[[gnu::always_inline]] inline double exponentials(std::span<const float> loads,
+                                                  std::span<const float> live, float peak,
+                                                  float sharpness) {
   using Floats = typename Width::Floats;
   using Ints = typename Width::Ints;
   constexpr float kWhole = 12582912;
@@ -206,10 +221,10 @@ const bool avx2 = __builtin_cpu_supports("avx2");
 
 [[gnu::target("avx2")]] Found turnovers_avx2(std::span<const TurnoverLane> lanes,
                                              std::span<const float> own,
-                                             std::span<const float> mask, int doublings,
-                                             float least) {
-  if (doublings == 0) return turnovers<Eight>(lanes, own, mask, 0, least);
-  return turnovers<Eight>(lanes, own, mask, 1, least);
+                                             std::span<const float> mask, float empty,
+                                             int doublings, float least) {
+  if (doublings == 0) return turnovers<Eight>(lanes, own, mask, empty, 0, least);
+  return turnovers<Eight>(lanes, own, mask, empty, 1, least);
 }
 
 [[gnu::target("avx2")]] void changes_avx2(std::span<const SlotLane> lanes, float term,
@@ -245,11 +260,11 @@ void exchange_bounds(std::span<const BoundLane> lanes, const float* term, const 
 }
 
 Found best_turnover(std::span<const TurnoverLane> lanes, std::span<const float> own,
-                    std::span<const float> mask, int doublings, float least) {
+                    std::span<const float> mask, float empty, int doublings, float least) {
 #if defined(__x86_64__)
-  if (avx2) return turnovers_avx2(lanes, own, mask, doublings, least);
+  if (avx2) return turnovers_avx2(lanes, own, mask, empty, doublings, least);
 #endif
-  return turnovers<Four>(lanes, own, mask, doublings, least);
+  return turnovers<Four>(lanes, own, mask, empty, doublings, least);
 }
 
 void slot_changes(std::span<const SlotLane> lanes, float term, std::span<const float> fall,

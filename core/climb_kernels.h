@@ -68,10 +68,11 @@ struct Found {
   float worth = 0;
 };
 
-// The largest own + mask - (weighed powers), if above `least`; the first of equals.
+// The largest own + mask - (weighed powers), if above `least`; the first of equals. The weighed
+// powers are nowhere less than `empty`.
 // Requires: own, mask and what lanes point to padded, the padding of `mask` far below zero.
 Found best_turnover(std::span<const TurnoverLane> lanes, std::span<const float> own,
-                    std::span<const float> mask, int doublings, float least);
+                    std::span<const float> mask, float empty, int doublings, float least);
 
 // Of the slots of one GPU: how far its powers fall when load x fall goes, and how far they rise
 // when load x rise comes. All [width].

@@ -2,6 +2,7 @@
 #include "core/climb_turnovers.h"
 
 #include <algorithm>
+#include <cstddef>
 
 namespace eplbd {
 namespace {
@@ -17,61 +18,54 @@ TurnoverSearch::TurnoverSearch(const LayerState& state)
       falls_(state.topology.gpus),
       rises_(state.topology.gpus) {}
 
-// Each to all experts at once: what the expert's other replicas fall by, less what the old one's
-// rise by and what comes to the GPU. That is not the whole truth where a GPU holds both.
 void TurnoverSearch::spares_of(int32_t gpu, Candidate& best) {
   bool masked = false;
   for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
     if (!state_.spare(slot)) continue;
     if (!masked) mask_experts(gpu);
     masked = true;
-    const float own = state_.term[gpu] - rise_elsewhere(slot);
-    lanes_.clear();
-    for (const auto& lane : state_.lanes) {
-      lanes_.push_back(
-          {lane.weight, lane.rest[slot], state_.inverse_speed[gpu], nullptr, lane.gained.data()});
-    }
-    const Found found =
-        best_turnover(lanes_, state_.relief, mask_, state_.doublings, best.worth - own);
-    if (found.index >= 0) take(slot, found.index, own + found.worth, best);
-    state_.now.for_each(state_.row[slot], [&](int32_t beside) {
-      if (beside == slot) return;
-      const int32_t first = state_.gpu_of[beside] * state_.width;
-      for (int32_t other = first; other < first + state_.width; ++other) {
-        const int32_t expert = state_.row[other];
-        if (mask_[expert] < 0 || own + state_.relief[expert] + state_.risen[beside] <= best.worth) {
-          continue;
-        }
-        const float worth = own + state_.relief[expert] + spared_together(beside, other);
-        take(slot, expert, worth - added_term(slot, expert), best);
-      }
-    });
+    find_expert_for(slot, best);
   }
 }
 
-// Experts whose replicas would fall furthest first, until no other can be worth more: that is not
-// won, and the least any of them adds to the GPU that gets it is lost.
+// All experts at once: what the expert's other replicas fall by, less what the old one's rise by
+// and what comes to the GPU. That is not the whole truth where a GPU holds both.
+void TurnoverSearch::find_expert_for(int32_t slot, Candidate& best) {
+  const int32_t gpu = state_.gpu_of[slot];
+  const float own = state_.term[gpu] - rise_elsewhere(slot);
+  float empty = 0;
+  lanes_.clear();
+  for (const auto& lane : state_.lanes) {
+    empty += lane.weight * state_.power(lane.rest[slot]);
+    lanes_.push_back(
+        {lane.weight, lane.rest[slot], state_.inverse_speed[gpu], nullptr, lane.gained.data()});
+  }
+  const Found found =
+      best_turnover(lanes_, state_.relief, mask_, empty, state_.doublings, best.worth - own);
+  if (found.index >= 0) take(slot, found.index, own + found.worth, best);
+}
+
+// Experts whose replicas would fall furthest first, until no other can be worth more.
 void TurnoverSearch::experts_of(int32_t gpu, Candidate& best) {
+  gather_spares(gpu);
+  if (spares_.empty()) return;
   wanting_.clear();
   for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
-    const int32_t expert = state_.row[slot];
-    if (expert != kNoExpert && state_.relief[expert] > best.worth) wanting_.push_back(slot);
+    if (state_.row[slot] != kNoExpert) wanting_.push_back(slot);
   }
-  if (wanting_.empty()) return;
-  gather_spares(gpu);
-  const float most = most_left();
   const auto relief = [&](int32_t slot) { return state_.relief[state_.row[slot]]; };
   std::sort(wanting_.begin(), wanting_.end(), [&](int32_t a, int32_t b) {
     return relief(a) != relief(b) ? relief(a) > relief(b) : a < b;
   });
+  const float most = most_left();
   for (const int32_t slot : wanting_) {
-    if (relief(slot) <= best.worth) return;
-    if (relief(slot) + most > best.worth) find_spare_for(state_.row[slot], best);
-    try_spares_beside(slot, best);
+    if (relief(slot) + most <= best.worth) return;
+    find_spare_for(state_.row[slot], best);
   }
 }
 
-// Of the reliefs of the experts that want a spare replica, when each adds as little as any.
+// Of the relief of an expert, after what its new replica does to the GPU that gets it: when it
+// adds as little as that of any that wants one.
 float TurnoverSearch::most_left() {
   lanes_.clear();
   for (size_t l = 0; l < rest_.size(); ++l) {
@@ -80,25 +74,52 @@ float TurnoverSearch::most_left() {
     for (const int32_t slot : wanting_) least = std::min(least, lane.gained[state_.row[slot]]);
     lanes_.push_back({lane.weight, 0, least, rest_[l].data(), speed_.data()});
   }
-  return best_turnover(lanes_, own_, own_mask_, state_.doublings, kNever).worth;
+  return best_turnover(lanes_, own_, own_mask_, 0, state_.doublings, kNever).worth;
 }
 
-// Spare replicas whose old expert lies on this GPU as well.
-void TurnoverSearch::try_spares_beside(int32_t mine, Candidate& best) {
-  const int32_t gpu = state_.gpu_of[mine];
-  const int32_t expert = state_.row[mine];
-  for (int32_t beside = gpu * state_.width; beside < (gpu + 1) * state_.width; ++beside) {
-    const int32_t old = state_.row[beside];
-    if (beside == mine || state_.replicas[old] < 2) continue;
-    const float relieved = state_.relief[expert] + spared_together(beside, mine);
-    state_.now.for_each(old, [&](int32_t slot) {
-      const int32_t other = state_.gpu_of[slot];
-      if (other == gpu || !state_.spare(slot) || state_.holds(other, expert)) return;
-      if (!state_.group_may_lie_on(expert, other)) return;
-      const float own = state_.term[other] - rise_elsewhere(slot);
-      take(slot, expert, relieved + own - added_term(slot, expert), best);
+// The same where another GPU holds both the spare's expert and the new one; or this GPU does, where
+// the spare is elsewhere.
+void TurnoverSearch::beside_each_other(int32_t gpu, Candidate& best) {
+  const auto row = state_.row_of(gpu);
+  for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
+    const int32_t old = state_.row[slot];
+    if (old == kNoExpert || state_.replicas[old] < 2) continue;
+    if (state_.spare(slot)) try_experts_beside(slot, best);
+    state_.now.for_each(old, [&](int32_t spare) {
+      if (spare == slot || !state_.spare(spare)) return;
+      for (const int32_t expert : row) {
+        if (expert != old) try_beside(spare, expert, best);
+      }
     });
   }
+}
+
+void TurnoverSearch::try_experts_beside(int32_t slot, Candidate& best) {
+  state_.now.for_each(state_.row[slot], [&](int32_t beside) {
+    if (beside == slot) return;
+    for (const int32_t expert : state_.row_of(state_.gpu_of[beside])) {
+      try_beside(slot, expert, best);
+    }
+  });
+}
+
+// A GPU that holds both need not rise before it falls: at best nothing rises.
+void TurnoverSearch::try_beside(int32_t slot, int32_t expert, Candidate& best) {
+  if (state_.relief[expert] <= best.worth && !lightens(slot, expert)) return;
+  const int32_t gpu = state_.gpu_of[slot];
+  if (state_.holds(gpu, expert) || !state_.group_may_lie_on(expert, gpu)) return;
+  float worth = state_.relief[expert] + state_.term[gpu] - added_term(slot, expert);
+  if (worth <= best.worth) return;
+  worth -= rise_elsewhere(slot);
+  state_.now.for_each(state_.row[slot], [&](int32_t rising) {
+    if (rising == slot) return;
+    state_.now.for_each(expert, [&](int32_t falling) {
+      if (state_.gpu_of[rising] == state_.gpu_of[falling]) {
+        worth += spared_together(rising, falling);
+      }
+    });
+  });
+  take(slot, expert, worth, best);
 }
 
 // Experts that may not come to this GPU.
@@ -120,21 +141,18 @@ void TurnoverSearch::gather_spares(int32_t gpu) {
     });
   }
   const size_t count = spares_.size();
-  own_.assign(padded(count), 0);
+  own_.resize(padded(count));
+  speed_.resize(padded(count));
   own_mask_.assign(padded(count), kNever);
-  speed_.assign(padded(count), 0);
+  std::fill_n(own_mask_.begin(), count, 0.0F);
   rest_.resize(state_.lanes.size());
+  for (auto& rest : rest_) rest.resize(padded(count));
   for (size_t i = 0; i < count; ++i) {
-    const int32_t other = state_.gpu_of[spares_[i]];
-    own_[i] = state_.term[other] - rise_elsewhere(spares_[i]);
-    own_mask_[i] = 0;
+    const int32_t slot = spares_[i];
+    const int32_t other = state_.gpu_of[slot];
+    own_[i] = state_.term[other] - rise_elsewhere(slot);
     speed_[i] = state_.inverse_speed[other];
-  }
-  for (size_t l = 0; l < rest_.size(); ++l) {
-    rest_[l].assign(padded(count), 0);
-    const float* const from = state_.lanes[l].rest.data();
-    float* const to = rest_[l].data();
-    for (size_t i = 0; i < count; ++i) to[i] = from[spares_[i]];
+    for (size_t l = 0; l < rest_.size(); ++l) rest_[l][i] = state_.lanes[l].rest[slot];
   }
 }
 
@@ -146,8 +164,8 @@ void TurnoverSearch::find_spare_for(int32_t expert, Candidate& best) {
   }
   const bool everywhere = state_.replicas[expert] == 1 && !state_.grouped;
   if (!everywhere) mask_spares(expert);
-  const Found found =
-      best_turnover(lanes_, own_, own_mask_, state_.doublings, best.worth - state_.relief[expert]);
+  const Found found = best_turnover(lanes_, own_, own_mask_, 0, state_.doublings,
+                                    best.worth - state_.relief[expert]);
   if (found.index >= 0) {
     take(spares_[found.index], expert, state_.relief[expert] + found.worth, best);
   }
@@ -186,6 +204,13 @@ float TurnoverSearch::spared_together(int32_t rising, int32_t falling) const {
     together -= lane.weight * state_.power(load);
   }
   return together + state_.risen[rising] - state_.fallen[falling];
+}
+
+// Whether the slot may carry less with the expert in it.
+bool TurnoverSearch::lightens(int32_t slot, int32_t expert) const {
+  bool lighter = false;
+  for (const auto& lane : state_.lanes) lighter |= lane.gained[expert] < lane.share[slot];
+  return lighter;
 }
 
 float TurnoverSearch::rise_elsewhere(int32_t slot) const {

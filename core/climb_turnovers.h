@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "core/layer_state.h"
@@ -18,17 +17,21 @@ class TurnoverSearch {
   // Makes `best` the best turnover that relieves this GPU, if one is worth more.
   void spares_of(int32_t gpu, Candidate& best);
   void experts_of(int32_t gpu, Candidate& best);
+  void beside_each_other(int32_t gpu, Candidate& best);
 
   // Of the sum of powers. Requires: the slot's GPU does not hold the expert.
   double change(int32_t slot, int32_t expert);
 
  private:
   void mask_experts(int32_t gpu);
+  void find_expert_for(int32_t slot, Candidate& best);
   void gather_spares(int32_t gpu);
   float most_left();
   void mask_spares(int32_t expert);
   void find_spare_for(int32_t expert, Candidate& best);
-  void try_spares_beside(int32_t mine, Candidate& best);
+  void try_experts_beside(int32_t slot, Candidate& best);
+  void try_beside(int32_t slot, int32_t expert, Candidate& best);
+  bool lightens(int32_t slot, int32_t expert) const;
   void take(int32_t slot, int32_t expert, float worth, Candidate& best);
   float spared_together(int32_t rising, int32_t falling) const;
   float rise_elsewhere(int32_t slot) const;

@@ -80,6 +80,7 @@ ClimbStep LayerClimb::best_step(double least_gain) {
   turnovers_.spares_of(gpu, best);
   exchanges_.run(gpu, best);
   turnovers_.experts_of(gpu, best);
+  turnovers_.beside_each_other(gpu, best);
   return best.step;
 }
 
