@@ -83,7 +83,6 @@ class SourceTable {
   std::optional<PlacementId> agreed_placement(TimePoint now) const;
   // Tokens of a layer per forward pass of the group per GPU, on the window.
   double tokens_per_gpu_step(TimePoint now) const;
-  std::string_view followed_engine() const { return engine_; }
 
   struct Hash : std::hash<std::string_view> {
     using is_transparent = void;
