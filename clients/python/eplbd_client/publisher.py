@@ -12,13 +12,13 @@ import numpy as np
 
 from .curve import CurveKeys
 from .placement import Array, Placement, PlacementId, gpu_tokens, logical_counts
-from .sender import Sender
+from .sender import Reporting, Sender, checked_source
 from .wire import Counts
 
 _MODULUS = np.uint64(1 << 32)
 
 
-class CountsPublisher:
+class CountsPublisher(Reporting[Counts]):
     """Adds up counts and sends the running counters; one object per rank that counts.
 
     publish() may be called from any thread, once a forward pass or less often. It never blocks and
@@ -43,9 +43,7 @@ class CountsPublisher:
         curve: Optional[CurveKeys] = None,
     ) -> None:
         """`gpus` > 0: gpu_tokens are told too. `global_scope`: counts were reduced over the group."""
-        if not 1 <= len(source.encode()) <= 128:
-            raise ValueError("a source's name has 1 to 128 bytes of UTF-8")
-        self._source = source
+        self._source = checked_source(source)
         self._engine = engine
         self._global_scope = global_scope
         self._epoch = time.time_ns()
@@ -55,7 +53,7 @@ class CountsPublisher:
         self._totals = np.zeros((layers, logical_experts), np.uint64)
         self._gpu_totals = np.zeros((layers, gpus), np.uint64) if gpus else None
         self._lock = threading.Lock()
-        self._sender: Sender[Counts] = Sender(
+        self._sender = Sender(
             deployment,
             endpoints,
             bound=queue_bound,
@@ -108,43 +106,6 @@ class CountsPublisher:
             self._sender.warn(f"counts of {self._source} dropped: {error}")
             return False
         return self.publish(counts, steps=steps, running=placement.id, gpu_tokens=per_gpu)
-
-    @property
-    def errors(self) -> int:
-        """Messages that could not be made or sent."""
-        return self._sender.errors
-
-    @property
-    def dropped(self) -> int:
-        """Messages that gave way to newer ones; their load is in those."""
-        return self._sender.dropped
-
-    @property
-    def sent(self) -> int:
-        return self._sender.sent
-
-    @property
-    def connected(self) -> bool:
-        """Whether a daemon listens."""
-        return self._sender.connected
-
-    def flush(self, timeout: float = 1.0) -> bool:
-        return self._sender.flush(timeout)
-
-    def close(self) -> None:
-        self._sender.close()
-
-    def __enter__(self) -> CountsPublisher:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> CountsPublisher:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     def _message(self, steps: int) -> Counts:
         # A clock that was set back must not stop the reports: time then creeps on.

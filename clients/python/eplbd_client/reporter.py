@@ -11,11 +11,11 @@ from typing import Optional
 
 from .curve import CurveKeys
 from .placement import Placement, PlacementId
-from .sender import Sender
+from .sender import Reporting, Sender, checked_source
 from .wire import STATUSES, State
 
 
-class StateReporter:
+class StateReporter(Reporting[State]):
     """One per group, beside the rank that receives placements.
 
     Sends at start, at every report(), when a heartbeat names another placement than runs (pass
@@ -34,20 +34,18 @@ class StateReporter:
         repeat_seconds: float = 10.0,
         curve: Optional[CurveKeys] = None,
     ) -> None:
-        if not 1 <= len(source.encode()) <= 128:
-            raise ValueError("a source's name has 1 to 128 bytes of UTF-8")
         self._lock = threading.Lock()
         self._answered = float("-inf")
         self._last_ts = 0.0
         self._state = State(
-            source=source,
+            source=checked_source(source),
             engine=engine,
             epoch=time.time_ns(),
             ts=0.0,
             placement=placement,
             features=tuple(features),
         )
-        self._sender: Sender[State] = Sender(
+        self._sender = Sender(
             deployment,
             endpoints,
             bound=32,
@@ -84,32 +82,6 @@ class StateReporter:
             return
         self._answered = now
         self._sender.put(self._copy())
-
-    @property
-    def errors(self) -> int:
-        return self._sender.errors
-
-    @property
-    def connected(self) -> bool:
-        return self._sender.connected
-
-    def flush(self, timeout: float = 1.0) -> bool:
-        return self._sender.flush(timeout)
-
-    def close(self) -> None:
-        self._sender.close()
-
-    def __enter__(self) -> StateReporter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> StateReporter:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     def _copy(self) -> State:
         with self._lock:

@@ -28,6 +28,7 @@ class Message(Protocol):
 
 
 M = TypeVar("M", bound=Message)
+R = TypeVar("R")
 
 
 def configure(zmq_socket: zmq.Socket[bytes], curve: Optional[CurveKeys]) -> None:
@@ -74,9 +75,6 @@ class Sender(Generic[M]):
         self.sent = 0
         self.dropped = 0
         self.errors = 0
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
         self._context = zmq.Context()
         # XPUB speaks PUB's protocol, and tells when a daemon came or went: what is put in while
         # nobody listens waits here, bounded, instead of vanishing in the library.
@@ -84,8 +82,15 @@ class Sender(Generic[M]):
         configure(self._socket, curve)
         self._socket.immediate = True
         self._socket.sndhwm = 64
-        for endpoint in endpoints:
-            self._socket.connect(endpoint)
+        try:
+            for endpoint in endpoints:
+                self._socket.connect(endpoint)
+        except zmq.ZMQError:
+            self._context.destroy(linger=0)
+            raise
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="eplbd-sender", daemon=True)
         self._pid = os.getpid()
         self._thread.start()
@@ -202,3 +207,52 @@ class Sender(Generic[M]):
             self._socket.send_multipart(frames, zmq.NOBLOCK)
             self.sent += 1
             any_sent = True
+
+
+class Reporting(Generic[M]):
+    """What objects that report through a Sender have in common."""
+
+    _sender: Sender[M]
+
+    @property
+    def errors(self) -> int:
+        """Messages that could not be made or sent."""
+        return self._sender.errors
+
+    @property
+    def dropped(self) -> int:
+        """Messages that gave way to newer ones."""
+        return self._sender.dropped
+
+    @property
+    def sent(self) -> int:
+        return self._sender.sent
+
+    @property
+    def connected(self) -> bool:
+        """Whether a daemon listens."""
+        return self._sender.connected
+
+    def flush(self, timeout: float = 1.0) -> bool:
+        return self._sender.flush(timeout)
+
+    def close(self) -> None:
+        self._sender.close()
+
+    def __enter__(self: R) -> R:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self: R) -> R:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+
+def checked_source(source: str) -> str:
+    if not 1 <= len(source.encode()) <= 128:
+        raise ValueError("a source's name has 1 to 128 bytes of UTF-8")
+    return source
