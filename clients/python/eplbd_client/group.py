@@ -59,7 +59,8 @@ class GroupChannel:
         check: Optional[Callable[[Placement], str]] = None,
     ) -> None:
         self.rank = dist.get_rank(group)
-        self.size = dist.get_world_size(group)
+        self.ranks = dist.get_process_group_ranks(group)  # as torch.distributed names peers
+        self.size = len(self.ranks)
         if (self.rank == 0) != (subscriber is not None and reporter is not None):
             raise ValueError("rank 0, and only rank 0, has a subscriber and a reporter")
         self.group = group
@@ -76,7 +77,7 @@ class GroupChannel:
             head[0] = _STOP
         elif placement is not None:
             head[:] = torch.tensor([1, *placement.id])
-        dist.broadcast(head, 0, group=self.group)
+        dist.broadcast(head, self.ranks[0], group=self.group)
         if head[0] <= 0:
             self.stopping = bool(head[0] == _STOP)
             return None
@@ -138,7 +139,7 @@ class GroupChannel:
             order = placement.layers_changed_from(running)
             flat[size : size + order.size] = torch.from_numpy(order)
             flat[size + running.layers :][placement.gpus_down.tolist()] = 1
-        dist.broadcast(flat, 0, group=self.group)
+        dist.broadcast(flat, self.ranks[0], group=self.group)
         values = flat.numpy()
         order = values[size : size + running.layers]
         return Placement(
@@ -216,11 +217,12 @@ class GroupFollower:
             return
         pending = []
         for slot, source, buffer in incoming:
-            pending.append(dist.irecv(buffer, source, group=self._group, tag=slot))
+            pending.append(dist.irecv(buffer, self._peer(source), group=self._group, tag=slot))
         for _, slot, _, source in changes:
             if source >= 0 and self._gpu(source) == self._rank != self._gpu(slot):
                 tensor = self._weights.read(layer, self._own(source))
-                pending.append(dist.isend(tensor, self._gpu(slot), group=self._group, tag=slot))
+                peer = self._peer(self._gpu(slot))
+                pending.append(dist.isend(tensor, peer, group=self._group, tag=slot))
         for request in pending:
             request.wait()
         update.done += 1
@@ -256,6 +258,9 @@ class GroupFollower:
         self.failures += 1
         self._channel.decline(self.running)
         self._channel.report(self.running, "failed", error=error)
+
+    def _peer(self, gpu: int) -> int:
+        return self._channel.ranks[gpu]
 
     def _gpu(self, slot: int) -> int:
         return slot // self.running.slots_per_gpu
