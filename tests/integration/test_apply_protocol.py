@@ -7,7 +7,7 @@ import unittest
 import numpy as np
 
 from harness import SHAPE, DaemonTest, ask, eventually
-from workers import Follower, Publisher, initial_map, skewed_load, violations
+from workers import Follower, Publisher, initial_map, moves, skewed_load, violations
 
 EXPERTS, GPUS = SHAPE["logical_experts"], SHAPE["gpus"]
 INITIAL = initial_map(**SHAPE)
@@ -144,6 +144,45 @@ class ApplyProtocol(DaemonTest):
         self.assertGreater(term, future[0])
         self.assertEqual(version, 18)
         self.assertEqual(violations(table, EXPERTS, GPUS, own), [])
+
+    def test_a_report_over_a_day_ahead_is_ignored(self):
+        self.begin()
+        day = 86_400
+        for ahead, adopted in ((day + 3600, False), (day - 3600, True)):
+            own = int(time.time()) + ahead, 17
+            self.report(own, np.roll(INITIAL, 3, axis=1), "idle")
+            if adopted:
+                eventually(lambda: self.subject.placement()[0] == own, "adopted")
+            else:
+                rejected = lambda: self.subject.metrics().by_label("counts_rejected_total", "reason")
+                eventually(lambda: rejected() == {"bad_timestamp": 1}, "rejected")
+                self.assertEqual(self.subject.placement()[0], (0, 0))
+
+    def test_what_nobody_reported_is_made_known_under_a_new_term(self):
+        """Sources name a placement above ours, and nobody tells its map."""
+        self.begin(trigger={"imbalance": 50, "settle": 49})
+        future = int(time.time()) + 100, 7
+        self.subject.kill()  # without a report within workers.timeout, counts are believed
+        self.subject.start()
+        self.counter.connected()
+        self.counter.running = future
+        eventually(lambda: self.count() or self.follower.poll(0.02), "a placement", 10)
+        self.assertEqual(self.follower.held[0], (future[0] + 1, 8))
+        self.assertEqual(self.follower.message["reason"], "recovered")
+        np.testing.assert_array_equal(self.follower.held[1], INITIAL)
+
+    def test_a_lost_gpu_is_no_source(self):
+        self.begin()
+        ask(self.subject.control(), "POST", "/v1/gpu", {"gpu": 2, "action": "lost"})
+        identity, table = self.update()
+        moved = np.frombuffer(self.follower.message["moves"], "<i4").reshape(-1, 4)
+        self.assertFalse(np.any((moved[:, 3] >= 0) & (moved[:, 3] // 5 == 2)))
+        self.assertEqual(violations(table, EXPERTS, GPUS, INITIAL, gpus_down=[2]), [])
+        self.assertEqual({tuple(move) for move in moved[:, :3].tolist()}, moves(table, INITIAL, GPUS))
+        for layer, row in enumerate(INITIAL):  # what no other GPU holds comes from disk
+            for expert in set(row[10:15]) - set(np.delete(row, range(10, 15))):
+                mine = moved[(moved[:, 0] == layer) & (moved[:, 2] == expert), 3]
+                self.assertEqual(set(mine.tolist()), {-1})
 
     def test_another_shape_is_a_topology_mismatch(self):
         self.begin()

@@ -3,6 +3,7 @@
 
 import os
 import socket
+import struct
 import time
 import unittest
 
@@ -101,6 +102,33 @@ class BadInput(DaemonTest):
         self.bad.counts(LOAD, engine=None, scope=None)
         eventually(lambda: self.subject.metrics()("counts_tokens_total") == 2 * LOAD.sum(), "counted")
         self.assertEqual(self.rejected(), {})
+
+    def test_limits_of_keys_and_levels_to_the_one(self):
+        keys = {f"k{i}": i for i in range(64 - len(self.bad.message(LOAD)))}
+        self.bad.counts(LOAD, **keys)
+        self.bad.counts(LOAD, deep=nested(3))  # the message itself is the first level
+        eventually(lambda: self.subject.metrics()("counts_tokens_total") == 2 * LOAD.sum(), "counted")
+        self.assertEqual(self.rejected(), {})
+        self.expect("malformed", lambda: self.bad.counts(LOAD, **keys, one_more=1))
+        self.expect("malformed", lambda: self.bad.counts(LOAD, deep=nested(4)))
+
+    def test_numbers_however_msgpack_writes_them(self):
+        """Unsigned and signed integers of every width, floats of both, whole times as integers."""
+        small = {b"\xcc": ">B", b"\xcd": ">H", b"\xce": ">I", b"\xcf": ">Q",
+                 b"\xd0": ">b", b"\xd1": ">h", b"\xd2": ">i", b"\xd3": ">q"}
+        wide = {b"\xce": ">I", b"\xcf": ">Q", b"\xd3": ">q", b"\xca": ">f", b"\xcb": ">d"}
+        cases = [("steps", 100, prefix, form) for prefix, form in small.items()]
+        cases += [("ts", 1_700_000_000, prefix, form) for prefix, form in wide.items()]
+        for i, (key, value, prefix, form) in enumerate(cases):
+            with self.subTest(f"{key} as {prefix.hex()}"):
+                message = self.bad.message(LOAD, source=f"s{i}", since=1_600_000_000.0)
+                fields = {k: msgpack.packb(v) for k, v in message.items()}
+                fields[key] = prefix + struct.pack(form, value)
+                pairs = b"".join(msgpack.packb(k) + v for k, v in fields.items())
+                self.bad.send(bytes([0x80 + len(fields)]) + pairs, sequence=0)
+                tokens = (i + 1) * LOAD.sum()
+                eventually(lambda: self.subject.metrics()("counts_tokens_total") == tokens,
+                           f"counted; rejected {self.rejected()}", 3)
 
     def test_keys_and_types(self):
         for key in ("source", "epoch", "since", "ts", "steps", "term", "version", "counts"):

@@ -2,8 +2,9 @@
 """Our Python client and the daemon; docs/wire.md's own worker; files that engines start from."""
 
 import json
+import os
 import re
-import time
+import subprocess
 import unittest
 
 import numpy as np
@@ -129,11 +130,32 @@ class Formats(DaemonTest):
 
         self.assertEqual(json.loads(export("json")), json.loads(files.sglang(placement, ids)))
         self.assertEqual(json.loads(export("vllm-ascend")), json.loads(files.vllm_ascend(placement)))
+        rows = json.loads(export("json"))["physical_to_logical_map"]
+        self.assertEqual(self.start_engine(daemon), rows)
         pairs = re.findall(r"^  (\d+): \[(.*)\]$", export("trtllm"), re.M)
         self.assertEqual([int(layer) for layer, _ in pairs], ids)
         rows = [[int(x) for x in row.split(",")] for _, row in pairs]
         np.testing.assert_array_equal(rows, table)
         self.assertIn("num_slots: 40", files.tensorrt_llm(placement, ids))
+
+    def start_engine(self, daemon):
+        """The map that an engine starts on by the lines in the client's README."""
+        page = (ROOT / "clients" / "python" / "README.md").read_text("utf-8")
+        lines = re.search(r"```sh\n(curl .*?)```", page, re.S)[1]
+        package = daemon.folder / "sglang"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "launch_server.py").write_text(
+            "import sys\n"
+            "name = sys.argv[sys.argv.index('--init-expert-location') + 1]\n"
+            "print(open(name).read())\n"
+        )
+        environment = {**os.environ, "MODEL": "any", "PYTHONPATH": str(daemon.folder)}
+        started = subprocess.run(
+            ["sh", "-e"], input=lines.replace("127.0.0.1:9877", daemon.http), text=True,
+            capture_output=True, cwd=daemon.folder, env=environment, timeout=30)
+        self.assertEqual(started.returncode, 0, started.stderr)
+        return json.loads(started.stdout)["physical_to_logical_map"]
 
 
 if __name__ == "__main__":

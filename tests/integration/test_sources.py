@@ -143,6 +143,32 @@ class Sources(DaemonTest):
         first.counts(LOAD)
         self.expect(tokens=2 * TOKENS)
 
+    def test_another_global_source_after_silence(self):
+        first, second = (self.publisher(source=s, scope="global", kind="delta") for s in "ab")
+        first.counts(LOAD)
+        self.expect(tokens=TOKENS)
+        eventually(lambda: second.counts(LOAD) and self.figures()["tokens"] > TOKENS,
+                   "the second one counts", 6, poll=0.1)
+        before = self.figures()
+        first.counts(LOAD)
+        eventually(lambda: self.figures()["rejected"] != before["rejected"], "the first one does not")
+        self.assertEqual(self.figures()["tokens"], before["tokens"])
+
+    def test_engines_are_followed_one_at_a_time(self):
+        first, second = (self.publisher(source=s, engine=s, kind="delta") for s in "ab")
+        first.counts(LOAD)
+        self.expect(tokens=TOKENS)
+        second.counts(LOAD)
+        second.state(initial_map(**SHAPE))
+        self.expect(tokens=TOKENS, rejected={"wrong_engine": 2})
+        eventually(lambda: second.counts(LOAD) and self.figures()["tokens"] > TOKENS,
+                   "the second one is followed after silence", 6, poll=0.1)
+        tokens = self.figures()["tokens"]
+        self.subject.reload(workers={"timeout": "2s", "engine": "a"})
+        second.counts(LOAD)
+        first.counts(LOAD)  # the configured one, at once
+        self.expect(tokens=tokens + TOKENS)
+
     def test_source_limit(self):
         subject = self.subject = self.daemon(mode="observe", limits={"sources": 3})
         workers = [self.publisher(source=f"s{i}") for i in range(5)]

@@ -9,7 +9,7 @@ import numpy as np
 import zmq
 
 from harness import SHAPE, DaemonTest, eventually
-from workers import Follower, Publisher, initial_map, skewed_load
+from workers import Follower, Publisher, initial_map, new_socket, skewed_load
 
 MANY = 64
 
@@ -93,6 +93,22 @@ class Subscribers(DaemonTest):
         print(f"\nlate joiners: median {median:.1f} ms, p99 {p99:.1f} ms")
         self.assertLess(median, 50)
         self.assertLess(p99, 150)
+
+    def test_subscriptions_bring_a_placement_fifty_times_a_second_at_most(self):
+        watching = self.follower()
+        self.assertFalse(watching.poll(0.2))
+        before = len(watching.seen)
+        socket = new_socket(zmq.SUB, None)
+        self.addCleanup(socket.close)
+        socket.connect(self.subject.placements)
+        started = time.monotonic()
+        for _ in range(1000):
+            socket.subscribe(b"test")
+            socket.unsubscribe(b"test")
+        self.assertFalse(watching.poll(1.0))
+        repeats = len(watching.seen) - before
+        self.assertGreater(repeats, 0)
+        self.assertLessEqual(repeats, 50 * (time.monotonic() - started) + 1)
 
     def test_a_crowd_that_joins_at_once_is_served_together(self):
         first = self.follower()

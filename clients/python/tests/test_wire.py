@@ -9,7 +9,15 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
-from eplbd_client import Placement, PlacementId, wire
+from eplbd_client import (
+    CountsPublisher,
+    Placement,
+    PlacementId,
+    PlacementSubscriber,
+    StateReporter,
+    wire,
+)
+from fake_daemon import FakeDaemon
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "wire.md"
 VECTOR = re.compile(r"^`([a-z-]+)`\n\n```json\n(.*?)```\n\n```hex\n(.*?)```", re.M | re.S)
@@ -105,6 +113,50 @@ class Golden(unittest.TestCase):
     def test_sequence(self):
         self.assertEqual(wire.pack_sequence(258), bytes([0, 0, 0, 0, 0, 0, 1, 2]))
         self.assertEqual(wire.unpack_sequence(wire.pack_sequence(2**64 - 1)), 2**64 - 1)
+
+
+class FirstRelease(unittest.TestCase):
+    """A daemon that sends the golden vectors' bytes, and reads no key that is not in them."""
+
+    def setUp(self):
+        self.daemon = FakeDaemon()
+        self.addCleanup(self.daemon.close)
+        self.running = Placement.initial(2, 4, 6, 2)
+
+    def test_its_messages_are_taken(self):
+        values, placement = golden("placement")
+        heard = []
+        subscriber = PlacementSubscriber(
+            "d", [self.daemon.placements_endpoint], self.running, heard=heard.append
+        )
+        self.addCleanup(subscriber.close)
+        self.daemon.subscription()
+        self.daemon.send(golden("heartbeat")[1])
+        self.daemon.send(placement)
+        taken = subscriber.poll(5)
+        self.assertEqual(taken.id, (values["term"], values["version"]))
+        self.assertEqual(taken.physical_to_logical.tolist(), values["physical_to_logical"])
+        self.assertEqual(heard, [taken.id])
+
+    def test_it_finds_what_it_needs_in_ours(self):
+        endpoints = [self.daemon.counts_endpoint]
+        publisher = CountsPublisher("d", endpoints, "dp3", layers=2, logical_experts=4, gpus=2)
+        reporter = StateReporter("d", endpoints, "dp0", self.running, engine="decode-7")
+        for sender in (publisher, reporter):
+            self.addCleanup(sender.close)
+        publisher.publish(np.ones((2, 4), int), gpu_tokens=np.ones((2, 2), int))
+        reporter.report(self.running, "applied", apply_seconds=1.5)
+        found = {}
+        while len(found) < 2:
+            _, message = self.daemon.receive()
+            if message.get("status") != "idle":
+                found[message["type"]] = message
+        for name, message in found.items():
+            known = msgpack.unpackb(golden(name)[1])
+            for key, value in known.items():
+                self.assertIs(type(message.get(key)), type(value), f"{name}: {key}")
+                if isinstance(value, bytes):
+                    self.assertEqual(len(message[key]), len(value), f"{name}: {key}")
 
 
 class Damaged(unittest.TestCase):
