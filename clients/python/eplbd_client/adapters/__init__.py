@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from ..curve import CurveKeys
 
@@ -76,3 +76,14 @@ def is_checked(version: str, known: Sequence[str], engine: str) -> bool:
             "eplbd: %s %s was not checked (%s were): observing only", engine, version, ", ".join(known)
         )
     return found
+
+
+def find_link(owner: Any, make: Callable[[], Any]) -> Any:
+    """The adapter's link, kept on the engine's own object; None: it could not be made."""
+    if "_eplbd_link" not in owner.__dict__:
+        owner._eplbd_link = None
+        try:
+            owner._eplbd_link = make()
+        except Exception as problem:
+            logger.warning("eplbd: the adapter stays out: %s", problem)
+    return owner._eplbd_link

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable
 
+import numpy as np
+import torch
 import torch.distributed as dist
 
 from ..group import GroupChannel
-from ..placement import Placement
+from ..placement import Array, Placement
 from ..reporter import StateReporter
 from ..subscriber import PlacementSubscriber
 from . import Settings
@@ -30,8 +34,22 @@ def make_channel(
     group: dist.ProcessGroup,
     refuse: Callable[[Placement], str],
 ) -> GroupChannel:
-    if dist.get_rank(group) != 0:
-        return GroupChannel(group)
+    """Collective. Raises on every rank where rank 0 cannot talk to the daemon."""
+    head = []
+    error = ""
+    if dist.get_rank(group) == 0:
+        try:
+            head = _link(settings, running)
+        except Exception as problem:
+            error = str(problem) or type(problem).__name__
+    ready = torch.tensor([int(not error)])
+    dist.broadcast(ready, dist.get_process_group_ranks(group)[0], group=group)
+    if not ready.item():
+        raise RuntimeError(f"rank 0 has no link to the daemon: {error or 'its log says why'}")
+    return GroupChannel(group, *head, check=refuse)
+
+
+def _link(settings: Settings, running: Placement) -> tuple[PlacementSubscriber, StateReporter]:
     reporter = StateReporter(
         settings.deployment,
         settings.counts,
@@ -47,4 +65,17 @@ def make_channel(
         heard=reporter.heard,
         curve=settings.curve,
     )
-    return GroupChannel(group, subscriber, reporter, refuse)
+    return subscriber, reporter
+
+
+def conclude(
+    channel: GroupChannel, placement: Placement, running: Placement, table: Array, started: float
+) -> Placement:
+    """What runs after the engine was asked for `placement`: its own map, `table`, tells."""
+    if np.array_equal(table, placement.physical_to_logical):
+        channel.report(placement, "applied", apply_seconds=time.monotonic() - started)
+        return placement
+    kept = dataclasses.replace(running, physical_to_logical=table)
+    channel.decline(kept)
+    channel.report(kept, "failed", error="the engine kept a map of its own")
+    return kept

@@ -4,17 +4,19 @@
 Run the engine with `--enable-eplb --expert-distribution-recorder-mode stat` and EPLBD_DEPLOYMENT
 set. The adapter takes the place of what EPLBManager does at the end of a forward pass: every
 COUNT_PASSES passes all ranks reduce what the recorder has and rank 0 sends it (scope global), and
-when a placement comes, all ranks call ModelRunner.update_expert_location in the same pass.
-SGLang's own rebalancing is off, also while only observing: both would empty the one recorder.
+when a placement comes, all ranks run EPLBManager.rebalance() from the same pass on, with SGLang's
+algorithm pinned to that placement for as long. Where it only observes, SGLang goes on rebalancing
+by itself, and what its recorder tells at each time is sent.
 
 What was and was not run against SGLang's own files: see clients/python/README.md.
 """
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any, Optional
 
 import numpy as np
@@ -22,16 +24,23 @@ import torch
 import torch.distributed as dist
 
 from ..group import GroupChannel
-from ..placement import Placement
+from ..placement import Array, Placement
 from ..publisher import CountsPublisher
-from . import Settings, files, is_checked
-from .channel import make_channel, own_group
+from . import Settings, files, find_link, is_checked
+from .channel import conclude, make_channel, own_group
 
 logger = logging.getLogger("eplbd_client")
 
-# EPLBManager was read in the main branch of 2025 and early 2026, between these releases.
-CHECKED_VERSIONS = ("0.5",)
+# The release branches of 0.5.12 to 0.5.14, and the main branch from which the others were cut until
+# 2026-08-20; plugins came in April 2026. What was run of them: README.md.
+CHECKED_VERSIONS = ("0.5.12", "0.5.13", "0.5.14", "0.5.15", "0.5.16", "0.5.17")
 COUNT_PASSES = 50
+_NEEDED = (
+    "on_forward_pass_end",
+    "rebalance",
+    "_check_rebalance_needed",
+    "_compute_update_layer_ids_chunks",
+)
 
 
 def register() -> None:
@@ -49,42 +58,72 @@ def register() -> None:
 
 
 def patch(manager_class: Any, settings: Settings, version: str) -> None:
-    if "model_runner" not in inspect.signature(manager_class.__init__).parameters:
-        raise RuntimeError(f"SGLang {version}: EPLBManager takes no model_runner")
+    """Puts the adapter into EPLBManager. Raises where the class is not what we know."""
+    for name in _NEEDED:
+        if not hasattr(manager_class, name):
+            raise RuntimeError(f"SGLang {version}: EPLBManager has no {name}()")
     original = manager_class.on_forward_pass_end
     if getattr(original, "_eplbd", False):
         return
-    checked = settings.unchecked or is_checked(version, CHECKED_VERSIONS, "SGLang")
+    applies = settings.unchecked or is_checked(version, CHECKED_VERSIONS, "SGLang")
+    applies = applies and not settings.observe
 
     def on_forward_pass_end(self: Any) -> None:
-        link = self.__dict__.get("_eplbd_link")
-        if link is None:
-            link = self._eplbd_link = Link(self, settings, checked and not settings.observe)
-        link.step()
+        link = find_link(self, lambda: Link(self, settings, applies))
+        if link is not None:
+            link.step()
+        if link is None or link.channel is None:
+            original(self)
 
     on_forward_pass_end._eplbd = True  # type: ignore[attr-defined]
     manager_class.on_forward_pass_end = on_forward_pass_end
+
+
+@contextlib.contextmanager
+def pinned(manager: Any, table: torch.Tensor) -> Iterator[None]:
+    """While this lasts, rebalance() goes, and its algorithm answers with the map that was given."""
+    from sglang.srt.eplb.expert_location import ExpertLocationMetadata
+
+    def init_by_eplb(server_args: Any, model_config: Any, *_: Any, **__: Any) -> Any:
+        return ExpertLocationMetadata.init_by_mapping(
+            server_args, model_config, physical_to_logical_map=table
+        )
+
+    own = ExpertLocationMetadata.__dict__["init_by_eplb"]
+    ExpertLocationMetadata.init_by_eplb = staticmethod(init_by_eplb)
+    manager._check_rebalance_needed = lambda *_: True
+    try:
+        yield
+    finally:
+        ExpertLocationMetadata.init_by_eplb = own
+        del manager._check_rebalance_needed
 
 
 class Link:
     """One EPLBManager and the daemon. The same calls in the same order on every rank."""
 
     def __init__(self, manager: Any, settings: Settings, applies: bool) -> None:
+        from sglang.srt.eplb.expert_distribution import get_global_expert_distribution_recorder
         from sglang.srt.eplb.expert_location import get_global_expert_location_metadata
 
-        self._runner = manager._model_runner
-        metadata = get_global_expert_location_metadata()
+        self._recorder = get_global_expert_distribution_recorder()
+        if not self._recorder.recording:
+            raise RuntimeError("SGLang's expert distribution recorder is off")
+        self._manager = manager
+        self._metadata = get_global_expert_location_metadata()
         # The model's own layer numbers: SGLang's tables have rows for dense layers too.
-        self._layer_ids = sorted(self._runner.model.routed_experts_weights_of_layer)
-        self._model_layers = int(metadata.physical_to_logical_map.shape[0])
-        table = files.moe_layers(
-            metadata.physical_to_logical_map.cpu().numpy().astype(np.int32), self._layer_ids
-        )
-        experts = int(metadata.num_logical_experts)
-        gpus = int(metadata.ep_size)
+        self._layer_ids = sorted(sum(manager._compute_update_layer_ids_chunks(), []))
+        table = self._table()
+        experts = int(self._metadata.num_logical_experts)
+        gpus = int(self._metadata.ep_size)
         initial = Placement.initial(table.shape[0], experts, table.shape[1], gpus)
         self.running = Placement(initial.id, table, experts, gpus)
         self._passes = 0
+        self._update: Optional[Iterator[None]] = None
+        self.channel: Optional[GroupChannel] = None
+        if applies:
+            group = own_group(dist.group.WORLD)
+            self.channel = make_channel(settings, self.running, group, self._refuse)
         self.publisher: Optional[CountsPublisher] = None
         if dist.get_rank() == 0:
             self.publisher = CountsPublisher(
@@ -97,53 +136,55 @@ class Link:
                 global_scope=True,
                 curve=settings.curve,
             )
-        self.channel: Optional[GroupChannel] = None
-        if applies:
-            group = own_group(dist.group.WORLD)
-            self.channel = make_channel(settings, self.running, group, self._refuse)
+        self._dump = self._recorder.dump_record
+        self._recorder.dump_record = self._dump_and_publish
 
-    def step(self) -> None:
-        self._passes += 1
-        if self._passes >= COUNT_PASSES:
-            self._count()
-        if self.channel is not None:
-            placement = self.channel.receive(self.running)
-            if placement is not None:
-                self._apply(placement, self.channel)
+    def _table(self) -> Array:
+        table = self._metadata.physical_to_logical_map.cpu().numpy().astype(np.int32)
+        return files.moe_layers(table, self._layer_ids)
 
     def _refuse(self, placement: Placement) -> str:
         return "SGLang cannot run with empty slots" if placement.gpus_down.size else ""
 
-    def _count(self) -> None:
-        """Collective: the recorder reduces over the ranks, then starts from zero."""
-        from sglang.srt.eplb.expert_distribution import get_global_expert_distribution_recorder
+    def step(self) -> None:
+        self._passes += 1
+        if self.channel is None:
+            return
+        if self._update is None:
+            placement = self.channel.receive(self.running)
+            if placement is not None:
+                self._update = self._apply(placement, self.channel)
+        # What was counted under a map is converted by that map.
+        if self._passes >= COUNT_PASSES or self._update is not None:
+            self._recorder.dump_record(output_mode="object")
+        if self._update is not None and next(self._update, self) is self:
+            self._update = None
 
-        record = get_global_expert_distribution_recorder().dump_record(output_mode="object")
-        if self.publisher is not None:
+    def _dump_and_publish(self, output_mode: str = "file") -> Any:
+        """Collective: the recorder reduces over the ranks, then starts from zero."""
+        record = self._dump(output_mode=output_mode)
+        if output_mode == "object" and self.publisher is not None and self._passes:
             counts = torch.as_tensor(record["logical_count"]).cpu().numpy()
             if counts.ndim == 3:  # [buffer, layers of the model, experts]
                 counts = counts.sum(axis=0)
             counts = files.moe_layers(counts.astype(np.int64), self._layer_ids)
             self.publisher.publish(counts, steps=self._passes, running=self.running.id)
         self._passes = 0
+        return record
 
-    def _apply(self, placement: Placement, channel: GroupChannel) -> None:
-        from sglang.srt.eplb.expert_location import ExpertLocationMetadata
-
+    def _apply(self, placement: Placement, channel: GroupChannel) -> Iterator[None]:
+        """One forward pass a turn: SGLang may be told to change some layers at a time."""
         started = time.monotonic()
-        table = files.every_layer(placement, self._layer_ids, self._model_layers)
-        changed = [self._layer_ids[i] for i in placement.layers_changed_from(self.running)]
-        arguments: dict[str, Any] = {"physical_to_logical_map": torch.from_numpy(table)}
-        known = inspect.signature(ExpertLocationMetadata.init_by_mapping).parameters
-        if "moe_ep_rank" in known:
-            arguments["moe_ep_rank"] = getattr(self._runner, "moe_ep_rank", None)
+        rows = self._metadata.physical_to_logical_map.shape[0]
+        full = files.every_layer(placement, self._layer_ids, rows)
+        update = self._manager.rebalance()
         try:
-            metadata = ExpertLocationMetadata.init_by_mapping(
-                self._runner.server_args, self._runner.model_config, **arguments
-            )
-            self._runner.update_expert_location(metadata, update_layer_ids=changed)
+            while True:
+                with pinned(self._manager, torch.from_numpy(full)):
+                    if next(update, self) is self:
+                        break
+                yield
         except Exception as problem:
             channel.report(self.running, "failed", error=str(problem)[:500])
             raise  # SGLang's ranks are no longer alike: only SGLang can say what then
-        self.running = placement
-        channel.report(placement, "applied", apply_seconds=time.monotonic() - started)
+        self.running = conclude(channel, placement, self.running, self._table(), started)

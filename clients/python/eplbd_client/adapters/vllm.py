@@ -12,6 +12,7 @@ What was and was not run against vLLM's own files: see clients/python/README.md.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import time
@@ -24,14 +25,15 @@ import torch.distributed as dist
 from ..group import GroupChannel
 from ..placement import Placement
 from ..publisher import CountsPublisher
-from . import Settings, is_checked
-from .channel import make_channel, own_group
+from . import Settings, find_link, is_checked
+from .channel import conclude, make_channel, own_group
 
 logger = logging.getLogger("eplbd_client")
 
-# What the source of EplbState was read as: the main branch of March and of May 2026, between these
-# releases. Others are observed only, unless EPLBD_UNCHECKED says otherwise.
-CHECKED_VERSIONS = ("0.18", "0.19", "0.20")
+# Releases cut from the main branch between 2026-03-24 and 2026-08-14, of which every revision of
+# vllm/distributed/eplb was run under this adapter (see README.md). 0.18 is out: its policies answer
+# with three maps.
+CHECKED_VERSIONS = ("0.19", "0.20", "0.21", "0.22", "0.23", "0.24", "0.25", "0.26", "0.27")
 _STATE_KEYS = ("physical_to_logical_map", "expert_load_pass", "model")
 
 
@@ -62,15 +64,12 @@ def patch(state_class: Any, settings: Settings, version: str) -> None:
     def step(
         self: Any, is_dummy: bool = False, is_profile: bool = False, log_stats: bool = False
     ) -> None:
-        if is_profile:
-            original_step(self, is_dummy=is_dummy, is_profile=True, log_stats=log_stats)
-            return
-        link = self.__dict__.get("_eplbd_link")
-        if link is None:
-            link = self._eplbd_link = Link(self, settings, checked)
-        link.before(is_dummy)
-        original_step(self, is_dummy=is_dummy, is_profile=False, log_stats=log_stats)
-        link.after()
+        link = None if is_profile else find_link(self, lambda: Link(self, settings, checked))
+        if link is not None:
+            link.before(is_dummy)
+        original_step(self, is_dummy=is_dummy, is_profile=is_profile, log_stats=log_stats)
+        if link is not None:
+            link.after()
 
     step._eplbd = True  # type: ignore[attr-defined]
     state_class.step = step
@@ -114,16 +113,14 @@ class Link:
             if not hasattr(self._model, key):
                 raise RuntimeError(f"EplbModelState has no {key}")
         group = self._engine_group()
-        running = self._running_map(dist.get_world_size(group))
-        self.running = running
-        self._applies = not settings.observe and checked and self._can_apply(len(models))
+        self.running = self._running_map(dist.get_world_size(group))
         self._since_sent = 0
         self._sent = time.monotonic()
         self._total = torch.zeros_like(self._model.expert_load_pass, dtype=torch.int64)
-        self.publisher = self._make_publisher(settings, running, group)
         self.channel: Optional[GroupChannel] = None
-        if self._applies:
-            self.channel = self._make_channel(settings, running, group)
+        if not settings.observe and checked and self._can_apply(len(models)):
+            self.channel = make_channel(settings, self.running, own_group(group), self._refuse)
+        self.publisher = self._make_publisher(settings, group)
 
     # ---- vLLM's side ----
 
@@ -137,8 +134,11 @@ class Link:
 
         return int(get_tensor_model_parallel_rank())
 
+    def _table(self) -> np.ndarray[Any, Any]:
+        return self._model.physical_to_logical_map.cpu().numpy().astype(np.int32)
+
     def _running_map(self, gpus: int) -> Placement:
-        table = self._model.physical_to_logical_map.cpu().numpy().astype(np.int32)
+        table = self._table()
         experts = int(self._model.model.num_logical_experts)
         initial = Placement.initial(table.shape[0], experts, table.shape[1], gpus)
         return Placement(initial.id, table, experts, gpus)
@@ -151,12 +151,14 @@ class Link:
             reason = "a draft model with experts of its own shares this EplbState"
         elif not hasattr(self._state, "policy"):
             reason = "EplbState has no policy"
+        elif "tuple" in str(inspect.signature(self._state.policy.rebalance_experts)):
+            reason = "this version's policies answer with three maps"
         if reason:
             logger.warning("eplbd: observing only: %s", reason)
         return not reason
 
     def _make_publisher(
-        self, settings: Settings, running: Placement, group: dist.ProcessGroup
+        self, settings: Settings, group: dist.ProcessGroup
     ) -> Optional[CountsPublisher]:
         if self._tensor_parallel_rank() != 0:
             return None  # it sees the same tokens as tensor-parallel rank 0, which counts them
@@ -164,16 +166,12 @@ class Link:
             settings.deployment,
             settings.counts,
             f"ep{dist.get_rank(group)}",
-            layers=running.layers,
-            logical_experts=running.logical_experts,
+            layers=self.running.layers,
+            logical_experts=self.running.logical_experts,
+            gpus=self.running.gpus,
             engine=settings.engine,
             curve=settings.curve,
         )
-
-    def _make_channel(
-        self, settings: Settings, running: Placement, group: dist.ProcessGroup
-    ) -> GroupChannel:
-        return make_channel(settings, running, own_group(group), self._refuse)
 
     def _refuse(self, placement: Placement) -> str:
         return "vLLM cannot run with empty slots" if placement.gpus_down.size else ""
@@ -182,20 +180,25 @@ class Link:
 
     def before(self, is_dummy: bool) -> None:
         """Takes the counts before vLLM clears them, and keeps it from rearranging on its own."""
+        if self._model.expert_load_pass.shape != self._total.shape:
+            return  # scaled while it runs: another deployment now
         if not is_dummy:
             self._total += self._model.expert_load_pass
             self._since_sent += 1
-        if self._applies:
-            self._state.expert_rearrangement_step = 0
-        if time.monotonic() - self._sent >= 1.0:
+        state = self._state
+        due = state.expert_rearrangement_step + 1 >= state.expert_rearrangement_step_interval
+        if due and self.channel is not None:
+            state.expert_rearrangement_step = min(0, state.expert_rearrangement_step_interval - 2)
+        # What was counted under a map is converted by that map.
+        changes = (due and self.channel is None) or getattr(self._model, "rebalanced", False)
+        if changes or time.monotonic() - self._sent >= 1.0:
             self._send()
 
     def _send(self) -> None:
         """One copy from the device a second."""
         self._sent = time.monotonic()
         if self.publisher is not None and self._since_sent:
-            table = self._model.physical_to_logical_map.cpu().numpy().astype(np.int32)
-            counted = Placement(self.running.id, table, self.running.logical_experts, 1)
+            counted = dataclasses.replace(self.running, physical_to_logical=self._table())
             self.publisher.publish_physical(
                 self._total.cpu().numpy(), counted, steps=self._since_sent
             )
@@ -203,9 +206,6 @@ class Link:
         self._since_sent = 0
 
     def after(self) -> None:
-        recording = getattr(self._state, "should_record_tensor", None)
-        if recording is not None:
-            recording.fill_(True)
         if self.channel is None:
             return
         placement = self.channel.receive(self.running)
@@ -213,7 +213,7 @@ class Link:
             self._apply(placement, self.channel)
 
     def _apply(self, placement: Placement, channel: GroupChannel) -> None:
-        self._send()  # what was counted under the old map is converted by the old map
+        self._send()
         started = time.monotonic()
         own_policy = self._state.policy
         table = torch.from_numpy(placement.physical_to_logical.astype(np.int64))
@@ -225,5 +225,4 @@ class Link:
             raise  # vLLM's ranks are no longer alike: only vLLM can say what then
         finally:
             self._state.policy = own_policy
-        self.running = placement
-        channel.report(placement, "applied", apply_seconds=time.monotonic() - started)
+        self.running = conclude(channel, placement, self.running, self._table(), started)
