@@ -18,6 +18,15 @@ std::string name(PlacementId id) {
   return text.append(std::to_string(id.term)).append(", ").append(std::to_string(id.version)) + ")";
 }
 
+bool lacks_an_expert(const Topology& topology, const Placement& placement) {
+  std::vector<int32_t> replicas(topology.logical_experts);
+  for (int32_t layer = 0; layer < topology.layers; ++layer) {
+    count_replicas(placement.layer(layer), replicas);
+    if (std::find(replicas.begin(), replicas.end(), 0) != replicas.end()) return true;
+  }
+  return false;
+}
+
 bool same_map(const PackedArray<int32_t>& reported, const Placement& placement) {
   const auto& map = placement.map();
   if (reported.size() != map.size()) return false;
@@ -38,7 +47,8 @@ GroupState::GroupState(const Topology& topology, Placement initial, PlacementUpd
       new_term_(new_term),
       history_(std::move(history)),
       running_(published_.id),
-      in_force_(published_.placement) {}
+      in_force_(published_.placement),
+      incomplete_(lacks_an_expert(topology_, published_.placement)) {}
 
 PlacementId GroupState::next_id(double unix_seconds) const {
   PlacementId id{published_.id.term, std::max(highest_.version, published_.id.version) + 1};
@@ -69,6 +79,7 @@ void GroupState::publish(const PlacementUpdate& update, TimePoint now) {
   pending_ = true;
   failed_ = false;
   unknown_ = false;
+  incomplete_ = false;
   pending_since_ = sent_at_ = now;
 }
 
@@ -181,6 +192,7 @@ void GroupState::adopt(PlacementId id, Placement placement, Now now, ObserveResu
   published_.unix_seconds = now.unix_seconds;
   published_.reason = reason;
   published_.placement = placement;
+  incomplete_ = lacks_an_expert(topology_, placement);
   running_ = id;
   in_force_ = std::move(placement);
   pending_ = failed_ = false;
@@ -226,6 +238,7 @@ void GroupState::note_status(const StateReport& report, TimePoint now, ObserveRe
 
 ObserveResult GroupState::counts_name(PlacementId running, Now now) {
   ObserveResult result;
+  topology_mismatch_ = false;  // counts have the topology's shape
   if (running == published_.id) {
     unknown_ = false;
     if (!pending_) return result;

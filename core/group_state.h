@@ -40,7 +40,7 @@ class GroupState {
 
   // ---- What happens ----
   ObserveResult report(const StateReport& report, Now now);  // its sender was admitted already
-  // No group reports state: what every live source names in its counts.
+  // No group reports state (any more): what every live source names in its counts.
   ObserveResult counts_name(PlacementId running, Now now);
   ObserveResult advance(Duration apply_timeout, TimePoint now);  // only time passed
   void publish(const PlacementUpdate& update, TimePoint now);
@@ -57,6 +57,8 @@ class GroupState {
   // Sources run a placement above ours that nobody can tell us: only publishing ours again, under
   // a new term, makes the map known.
   bool unknown() const { return unknown_; }
+  // An expert of the placement that the group runs has no slot: the next one must give it one.
+  bool incomplete() const { return incomplete_; }
   bool topology_mismatch() const { return topology_mismatch_; }
   const std::string& mismatch() const { return mismatch_; }
   std::optional<TimePoint> applied_at() const { return applied_at_; }
@@ -88,6 +90,7 @@ class GroupState {
   bool pending_ = false;
   bool failed_ = false;
   bool unknown_ = false;
+  bool incomplete_ = false;
   std::string failure_;
   TimePoint pending_since_{};
   TimePoint sent_at_{};  // last publication of what is pending

@@ -172,7 +172,8 @@ Decision Rebalancer::decide(Now now) const {
     decision.detail = "mode is observe";
     return stop(Verdict::observing);
   }
-  if (mode() == Mode::active && gpus_to_change() && !group_.topology_mismatch()) {
+  const bool must_change = group_.incomplete() || gpus_to_change();
+  if (mode() == Mode::active && must_change && !group_.topology_mismatch()) {
     solve(now, loads, UpdateReason::gpu, MoveBudget(), -1, decision);
     return decision;
   }

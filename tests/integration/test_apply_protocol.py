@@ -116,6 +116,23 @@ class ApplyProtocol(DaemonTest):
         self.assertEqual(self.follower.message["base_version"], identity[1])
         self.assertEqual(violations(table, EXPERTS, GPUS, own), [])
 
+    def test_a_map_without_a_slot_for_some_expert_is_mended_at_once(self):
+        self.begin(trigger={"imbalance": 50, "settle": 49})
+        for own in (np.zeros_like(INITIAL), np.where(INITIAL == 5, 6, INITIAL)):
+            running = self.follower.held[0]
+            self.report(running, own, "idle")
+            identity, table = self.update()
+            self.assertGreater(identity, running)
+            self.assertEqual(violations(table, EXPERTS, GPUS), [])
+            self.report(identity, table, "applied")
+            eventually(lambda: self.count() or self.subject.metrics()("workers_behind") == 0, "")
+
+    def test_a_reporter_of_another_shape_that_fell_silent_is_forgotten(self):
+        self.begin(workers={"timeout": "1s", "apply_timeout": "1s"})
+        self.report((0, 0), initial_map(4, 32, 48), "idle", slots=48)
+        self.expect_verdict("topology_mismatch")
+        self.update()
+
     def test_a_group_that_restarts_is_brought_to_the_newest(self):
         self.begin()
         identity, table = self.update()
