@@ -241,22 +241,38 @@ class BadInput(DaemonTest):
         self.assertEqual(self.subject.get_json("/api/v1/status")["deployment"], "test")
 
     def test_flood_of_garbage_leaves_memory_bounded(self):
+        """Random bytes, depth bombs, 50 frames, oversize frames; a good worker counts all the while."""
         self.good_still_counts()
         _, before = self.subject.usage()
         payloads = [os.urandom(2000), b"\x91" * 50_000, b"\x81\xa1a" + b"\xdc\xff\xff" * 1000]
+        delays = []
         for i in range(100_000):
             payload = payloads[i % 100] if i % 100 < 3 else payloads[0]
+            self.bad.send(payload, sequence=0)
             if i % 1000 == 999:
                 self.bad.socket.send_multipart([b"test", *[b"y" * 900] * 49])
-            self.bad.send(payload, sequence=0)
+            if i % 5000 == 4999:
+                self.oversize()
+                started = time.monotonic()
+                self.good_still_counts()
+                delays.append(time.monotonic() - started)
         total = 100_000 + 100
         eventually(lambda: sum(self.rejected().values()) == total, f"{total} rejected", 60)
         self.good_still_counts()
         _, after = self.subject.usage()
-        print(f"\n100,000 pieces of garbage: peak RSS {before:.1f} -> {after:.1f} MiB")
+        ended = self.subject.metrics()("counts_connections_ended_total")
+        print(f"\n100,000 pieces of garbage, {ended:.0f} connections ended: peak RSS {before:.1f} -> "
+              f"{after:.1f} MiB; a good message counted within {1e3 * np.median(delays):.0f} ms "
+              f"(median), {1e3 * max(delays):.0f} ms at most")
+        self.assertGreaterEqual(ended, 20)
         self.assertLess(after, before + 80)
         log_lines = self.subject.log().count("\n")
         self.assertLess(log_lines, 500, "the log is limited in rate")
+
+    def oversize(self):
+        peer = Publisher(self.subject.counts, source="large").connected()
+        self.addCleanup(peer.close)
+        peer.socket.send_multipart([b"test", b"\0" * 8, bytes((4 << 20) + 1)])
 
 
 if __name__ == "__main__":

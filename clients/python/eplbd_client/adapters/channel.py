@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import Optional
 
 import numpy as np
 import torch
@@ -35,18 +36,19 @@ def make_channel(
     refuse: Callable[[Placement], str],
 ) -> GroupChannel:
     """Collective. Raises on every rank where rank 0 cannot talk to the daemon."""
-    head = []
+    link: Optional[tuple[PlacementSubscriber, StateReporter]] = None
     error = ""
     if dist.get_rank(group) == 0:
         try:
-            head = _link(settings, running)
+            link = _link(settings, running)
         except Exception as problem:
             error = str(problem) or type(problem).__name__
     ready = torch.tensor([int(not error)])
     dist.broadcast(ready, dist.get_process_group_ranks(group)[0], group=group)
     if not ready.item():
         raise RuntimeError(f"rank 0 has no link to the daemon: {error or 'its log says why'}")
-    return GroupChannel(group, *head, check=refuse)
+    subscriber, reporter = link or (None, None)
+    return GroupChannel(group, subscriber, reporter, refuse)
 
 
 def _link(settings: Settings, running: Placement) -> tuple[PlacementSubscriber, StateReporter]:

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 
 from ..group import GroupChannel
-from ..placement import Placement
+from ..placement import Array, Placement
 from ..publisher import CountsPublisher
 from . import Settings, find_link, is_checked
 from .channel import conclude, make_channel, own_group
@@ -134,8 +134,9 @@ class Link:
 
         return int(get_tensor_model_parallel_rank())
 
-    def _table(self) -> np.ndarray[Any, Any]:
-        return self._model.physical_to_logical_map.cpu().numpy().astype(np.int32)
+    def _table(self) -> Array:
+        table: Array = self._model.physical_to_logical_map.cpu().numpy().astype(np.int32)
+        return table
 
     def _running_map(self, gpus: int) -> Placement:
         table = self._table()
