@@ -59,7 +59,8 @@ class GroupChannel:
         check: Optional[Callable[[Placement], str]] = None,
     ) -> None:
         self.rank = dist.get_rank(group)
-        self.ranks = dist.get_process_group_ranks(group)  # as torch.distributed names peers
+        # As torch.distributed names peers.
+        self.ranks: list[int] = dist.get_process_group_ranks(group)
         self.size = len(self.ranks)
         if (self.rank == 0) != (subscriber is not None and reporter is not None):
             raise ValueError("rank 0, and only rank 0, has a subscriber and a reporter")
