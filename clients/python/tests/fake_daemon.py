@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon's two sockets, driven by a test: what a client meets when all is under control."""
+"""The daemon's two sockets, driven by a test: what a client meets when all is under control.
+
+Frozen with version 1 of the wire: later clients must do with a daemon that says no more than this.
+"""
 
 import struct
 import time
