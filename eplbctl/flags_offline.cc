@@ -21,9 +21,9 @@ const std::map<std::string, Policy> kPolicies = {{"deepseek", Policy::deepseek},
 const std::map<std::string, Hierarchical> kHierarchical = {
     {"auto", Hierarchical::automatic}, {"true", Hierarchical::yes}, {"false", Hierarchical::no}};
 
-// Names in, values out; --help and errors show the names alone.
-template <typename T>
-CLI::Option* add_choice(CLI::App& command, const std::string& flag, T& value,
+// Names in, values out, into a T or an optional of one; --help and errors show the names alone.
+template <typename Value, typename T>
+CLI::Option* add_choice(CLI::App& command, const std::string& flag, Value& value,
                         const std::map<std::string, T>& names, const std::string& help) {
   std::string list;
   for (const auto& [name, ignored] : names) list += (list.empty() ? "" : "|") + name;
@@ -38,27 +38,21 @@ CLI::Option* add_choice(CLI::App& command, const std::string& flag, T& value,
   return command.add_option(flag, parse, help)->type_name(list);
 }
 
-template <typename T>
-CLI::Option* add_optional_choice(CLI::App& command, const std::string& flag,
-                                 std::optional<T>& value, const std::map<std::string, T>& names,
-                                 const std::string& help) {
-  const auto parsed = std::make_shared<T>();
-  CLI::Option* option = add_choice(command, flag, *parsed, names, help);
-  return option->each([&value, parsed](const std::string&) { value = *parsed; });
-}
-
 // Returns --gpus; who gives one of the others gives that too.
 CLI::Option* add_shape(CLI::App& command, ShapeOptions& shape) {
   CLI::Option* gpus =
       command.add_option("--gpus", shape.gpus, "GPUs (expert-parallel ranks)")->check(in_range(1));
   CLI::Option* slots =
-      command.add_option("--slots", shape.slots, "physical experts of a layer, over all GPUs");
+      command.add_option("--slots", shape.slots, "physical experts of a layer, over all GPUs")
+          ->check(in_range(1));
   slots->needs(gpus);
   gpus->needs(slots);
   command.add_option("--nodes", shape.nodes, "nodes; consecutive GPUs form one")
+      ->check(in_range(1))
       ->capture_default_str()
       ->needs(gpus);
   command.add_option("--groups", shape.groups, "expert groups (group-limited routing)")
+      ->check(in_range(1))
       ->capture_default_str()
       ->needs(gpus);
   command.add_option("--gpu-speeds", shape.gpu_speeds, "relative speeds, one a GPU: 1,1,0.8,...")
@@ -72,7 +66,9 @@ void add_balancer(CLI::App& command, BalancerOptions& balancer, const std::strin
   add_choice(command, "--hierarchical", balancer.hierarchical, kHierarchical,
              "keep expert groups on nodes")
       ->default_str("auto");
-  command.add_option("--seed", balancer.seed, "of what a policy draws")->capture_default_str();
+  command.add_option("--seed", balancer.seed, "of what a policy draws")
+      ->check(in_range(0))
+      ->capture_default_str();
 }
 
 void add_solve(CLI::App& app, Action& action) {
@@ -160,11 +156,11 @@ void add_replay(CLI::App& app, Action& action) {
   command->add_option(
       "--config", options->config,
       "a daemon's configuration: the rules, and the topology where --gpus is not given");
-  add_optional_choice(*command, "--policy", options->policy, kPolicies,
-                      "how to place, instead of the configuration's");
-  add_optional_choice(*command, "--hierarchical", options->hierarchical, kHierarchical,
-                      "keep expert groups on nodes");
-  command->add_option("--seed", options->seed, "of what a policy draws");
+  add_choice(*command, "--policy", options->policy, kPolicies,
+             "how to place, instead of the configuration's");
+  add_choice(*command, "--hierarchical", options->hierarchical, kHierarchical,
+             "keep expert groups on nodes");
+  command->add_option("--seed", options->seed, "of what a policy draws")->check(in_range(0));
   command->add_option("--step-seconds", options->step_seconds, "how long a step lasts")
       ->check(in_range(1e-3, 86400.0))
       ->capture_default_str();
@@ -194,7 +190,11 @@ void add_keygen(CLI::App& app, Action& action) {
   CLI::App* command =
       app.add_subcommand("keygen", "A CURVE key pair: NAME.key (secret) and NAME.pub");
   const auto options = std::make_shared<KeygenOptions>();
-  command->add_option("NAME", options->name, "path without the extension")->required();
+  command->add_option("NAME", options->name, "path without the extension")
+      ->required()
+      ->check([](const std::string& name) {
+        return name.empty() || name.ends_with('/') ? "must name a file, is \"" + name + "\"" : "";
+      });
   CLI::Option* source = command->add_option("--source", options->sources,
                                             "a worker's key: the sources for which it may speak");
   command->add_flag("--observer", options->observer, "a key that may only subscribe")

@@ -83,16 +83,6 @@ void count_update(const Topology& topology, const Placement& base, const Placeme
   score.max_moves_per_gpu = std::max(score.max_moves_per_gpu, line.worst_gpu_moves);
 }
 
-void read_counts(const TraceFile& trace, int64_t step, std::span<double> loads,
-                 std::span<uint32_t> counts) {
-  trace.read_step(step, loads);
-  try {
-    to_counts(loads, counts);
-  } catch (const std::runtime_error& error) {
-    throw std::runtime_error("step " + std::to_string(step) + ": " + error.what());
-  }
-}
-
 }  // namespace
 
 ReplayScore replay(const TraceFile& trace, const Topology& topology, const RebalancerOptions& rules,
@@ -108,7 +98,7 @@ ReplayScore replay(const TraceFile& trace, const Topology& topology, const Rebal
   std::vector<uint32_t> counts(trace.cells());
   std::vector<double> decide_seconds;
   for (int64_t step = 0; step < trace.steps(); ++step) {
-    read_counts(trace, step, loads, counts);
+    trace.read_counts(step, loads, counts);
     ReplayStep line;
     line.step = step;
     line.version = group.running().version;

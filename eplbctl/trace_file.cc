@@ -70,7 +70,7 @@ NestedList read_json_loads(const std::string& text) {
 }  // namespace
 
 struct TraceFile::Impl {
-  explicit Impl(const std::string& name) : file(name) {
+  explicit Impl(const std::string& file_name) : name(file_name), file(file_name) {
     try {
       load();
       check_values();
@@ -123,6 +123,7 @@ struct TraceFile::Impl {
     }
   }
 
+  std::string name;
   MappedFile file;
   std::optional<NpyHeader> npy;
   std::vector<double> values;  // of JSON
@@ -143,6 +144,16 @@ void TraceFile::read_step(int64_t step, std::span<double> counts) const {
   const int64_t first = step * static_cast<int64_t>(cells());
   for (size_t i = 0; i < counts.size(); ++i) {
     counts[i] = impl_->at(first + static_cast<int64_t>(i));
+  }
+}
+
+void TraceFile::read_counts(int64_t step, std::span<double> loads,
+                            std::span<uint32_t> counts) const {
+  read_step(step, loads);
+  try {
+    to_counts(loads, counts);
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error(impl_->name + ": step " + std::to_string(step) + ": " + error.what());
   }
 }
 

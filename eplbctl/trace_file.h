@@ -28,6 +28,8 @@ class TraceFile {
 
   // Counts of one step [layers, experts]. Requires: 0 <= step < steps().
   void read_step(int64_t step, std::span<double> counts) const;
+  // The same as to_counts() makes them, by way of `loads`. Throws what it does, with FILE and step.
+  void read_counts(int64_t step, std::span<double> loads, std::span<uint32_t> counts) const;
   std::vector<double> sum() const;  // [layers, experts] over all steps
 
  private:

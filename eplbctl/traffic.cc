@@ -87,8 +87,7 @@ void DriftingMixture::next(std::span<uint32_t> counts) {
 }
 
 void TracePlayer::next(std::span<uint32_t> counts) {
-  trace_.read_step(next_, step_);
-  to_counts(step_, counts);
+  trace_.read_counts(next_, step_, counts);
   next_ = (next_ + 1) % trace_.steps();
 }
 

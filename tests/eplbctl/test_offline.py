@@ -199,6 +199,23 @@ class Replay(Folder):
         for name in ("static", "deepseek", "evolved", "joint", "incremental"):
             self.assertIn(f"\n{name}", table)
 
+    def test_flags_win_over_the_configuration(self):
+        for policy in ("deepseek", "evolved", "joint", "incremental"):
+            answer = json.loads(run(*self.flags, "--policy", policy))
+            row, = json.loads(run(*self.flags, "--compare", policy, "--json"))
+            self.assertEqual(policy, answer["policy"])
+            self.assertEqual((row["balancedness"], row["moves"]),
+                             (answer["balancedness"], answer["moves"]))
+        hierarchical = ("--nodes", 2, "--groups", 4, "--policy", "joint", "--hierarchical")
+        self.assertNotEqual(json.loads(run(*self.flags, *hierarchical, "true"))["balancedness"],
+                            json.loads(run(*self.flags, *hierarchical, "false"))["balancedness"])
+
+    def test_what_cannot_be_replayed_is_told_with_its_place(self):
+        self.trace = self.trace * 0.0001
+        file = self.save("shares.npy", self.trace)
+        self.assertIn(f"{file}: step 0: its loads are fractions",
+                      run("replay", "--trace", file, "--gpus", 8, "--slots", 48, expect=FAILED))
+
     def test_the_shape_is_the_configurations_without_flags(self):
         config = self.folder / "eplbd.yaml"
         config.write_text("topology: {layers: 4, logical_experts: 32, slots: 48, gpus: 8}\n"
@@ -230,6 +247,8 @@ class CommandLine(unittest.TestCase):
             (("load", "--sources", 0), ['from 1 to 4096, is "0"', "eplbctl load --help"]),
             (("pause", "--for", "2"), ["a duration with its unit", "2h", 'is "2"']),
             (("pause", "--for", "31d"), ["from 1ms to 30d"]),
+            (("solve", "--loads", "x", "--gpus", 8, "--slots", "x"), ['from 1 on, is "x"']),
+            (("keygen", ""), ["must name a file"]),
         ):
             told = run(*flags, expect=USAGE)
             for word in words:
