@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <set>
 
 #include "config/address.h"
 #include "config/yaml_scalar.h"
@@ -78,8 +79,12 @@ void read_topology(Section& top, Topology& topology, Require require) {
     top.problem("topology", "is required: layers, logical_experts, slots, gpus, nodes, groups");
   }
   if (!complete) return;
-  for (const std::string& problem : topology.problems()) {
-    in.problem(topology_key(problem), problem);
+  const std::vector<std::string> problems = topology.problems();
+  for (const std::string& problem : problems) in.problem(topology_key(problem), problem);
+  if (problems.empty() && topology.logical_experts % topology.groups != 0) {
+    in.problem("groups",
+               "groups " + std::to_string(topology.groups) + " must divide logical_experts " +
+                   std::to_string(topology.logical_experts) + ": every group has as many experts");
   }
 }
 
@@ -100,14 +105,14 @@ void read_bind(Section& in, std::vector<std::string>& addresses, bool remote_all
 
 // Two sockets on one address: the second would fail to bind, or steal the first one's peers.
 void check_distinct(Section& top, const Config& config) {
-  for (const std::string& counts : config.endpoints.counts_bind) {
-    if (counts.ends_with(":0") || counts.ends_with(":*")) continue;
-    for (const std::string& placements : config.endpoints.placements_bind) {
-      if (counts == placements) {
-        top.problem("endpoints", "counts.bind and placements.bind both have " + quoted(counts));
-      }
-    }
-  }
+  std::set<std::string> taken;
+  const auto take = [&](const char* section, const std::string& address) {
+    if (address.ends_with(":0") || address.ends_with(":*")) return;
+    if (!taken.insert(address).second) top.problem(section, quoted(address) + " stands twice");
+  };
+  for (const std::string& address : config.endpoints.counts_bind) take("endpoints", address);
+  for (const std::string& address : config.endpoints.placements_bind) take("endpoints", address);
+  take("http", "tcp://" + config.http.listen);
 }
 
 void read_security(Section& top, SecurityOptions& security) {
@@ -132,7 +137,6 @@ void read_endpoints(Section& top, Config& config) {
     Section placements = in.section("placements");
     read_bind(placements, config.endpoints.placements_bind, remote_allowed);
   }
-  check_distinct(top, config);
 }
 
 void read_http(Section& top, HttpOptions& http) {
@@ -192,13 +196,19 @@ void read_limits(Section& top, LimitOptions& limits) {
   in.read("sources", limits.sources, kCount);
 }
 
-void read_balancer(Section& top, BalancerOptions& balancer) {
+void read_balancer(Section& top, const Topology& topology, BalancerOptions& balancer) {
   Section in = top.section("balancer");
   in.read_choice("policy", balancer.policy,
                  {Policy::incremental, Policy::joint, Policy::deepseek, Policy::evolved});
   in.read_choice("hierarchical", balancer.hierarchical,
                  {Hierarchical::automatic, Hierarchical::yes, Hierarchical::no});
   in.read("seed", balancer.seed);
+  if (balancer.hierarchical == Hierarchical::yes && topology.problems().empty() &&
+      !topology.divides_hierarchically()) {
+    in.problem("hierarchical",
+               "is true, but the topology cannot keep groups on nodes: nodes must divide groups "
+               "and slots, and groups logical_experts");
+  }
 }
 
 void read_workers(Section& top, WorkerOptions& workers) {
@@ -230,13 +240,14 @@ Config read_all(Section& top, Require require) {
   read_security(top, config.security);  // before endpoints, whose addresses it may open
   read_endpoints(top, config);
   read_http(top, config.http);
+  check_distinct(top, config);
   read_paths(top, config);
   RebalancerOptions& rebalancer = config.rebalancer;
   top.read_choice("mode", rebalancer.mode, {Mode::observe, Mode::shadow, Mode::active});
   read_window(top, rebalancer.window);
   read_trigger(top, rebalancer.trigger);
   read_limits(top, rebalancer.limits);
-  read_balancer(top, rebalancer.balancer);
+  read_balancer(top, config.topology, rebalancer.balancer);
   read_workers(top, rebalancer.workers);
   read_log(top, config.log);
   read_ha(top, config.ha);
