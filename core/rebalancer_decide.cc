@@ -317,7 +317,16 @@ Decision Rebalancer::plan_rollback(std::optional<uint64_t> version, Now now) con
   const uint64_t wanted = version.value_or(history.empty() ? 0 : history.front().id.version);
   const PlacementUpdate* const earlier = group_.find(wanted);
   if (!earlier && wanted != 0) {
-    return refused(now, "version " + std::to_string(wanted) + " is not among those that are kept");
+    std::string kept = "0";
+    for (const PlacementUpdate& update : history) {
+      if (update.id.version != 0) kept += ", " + std::to_string(update.id.version);
+    }
+    return refused(now, "version " + std::to_string(wanted) + " is not kept; these are: " + kept);
+  }
+  if ((earlier ? earlier->gpus_down : std::vector<int32_t>{}) != gpus_down_) {
+    return refused(now, "version " + std::to_string(wanted) +
+                            " was made when other GPUs were down: drain or restore those first, "
+                            "or take another version");
   }
   Decision decision = plan_import(earlier ? earlier->placement : group_.initial(), now);
   if (decision.update) decision.update->reason = UpdateReason::rollback;

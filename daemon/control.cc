@@ -156,9 +156,15 @@ void Control::order_gpu(const HttpRequest& request, const HttpRespond& respond) 
 
 void Control::reload(const HttpRequest& request, const HttpRespond& respond) {
   parse_body(request.body, {});
-  reload_([respond](const std::string& refused) {
+  reload_([this, respond](const std::string& refused) {
     if (!refused.empty()) return respond(failed(409, refused));
-    respond(json_response(200, {{"done", true}, {"detail", "the configuration was read again"}}));
+    std::string detail = "the configuration was read again";
+    const Rebalancer& rebalancer = deployment_.rebalancer();
+    if (rebalancer.mode() != rebalancer.options().mode) {
+      detail += "; the mode stays " + std::string(to_string(rebalancer.mode())) +
+                ", as an operator set it (eplbctl mode config: as configured)";
+    }
+    respond(json_response(200, {{"done", true}, {"detail", detail}}));
   });
 }
 

@@ -11,6 +11,7 @@
 #include "daemon/clock.h"
 #include "daemon/placement_publisher.h"
 #include "daemon/state_file.h"
+#include "daemon/utf8.h"
 #include "daemon/wire.h"
 
 namespace eplbd {
@@ -18,6 +19,11 @@ namespace {
 
 constexpr Duration kSaveRetry = std::chrono::seconds(1);
 constexpr Duration kSampleInterval = std::chrono::seconds(1);
+constexpr size_t kErrorBytes = 500;  // of a worker's error, as it is logged and shown
+
+std::string and_more(uint64_t left_out) {
+  return left_out > 0 ? fmt::format(" ({} more since the last such line)", left_out) : "";
+}
 
 std::string name_of(PlacementId id) { return fmt::format("{}.{}", id.term, id.version); }
 
@@ -51,13 +57,15 @@ void Deployment::take(const CountsReport& report, size_t bytes) {
   newest_counts_unix_ = now.unix_seconds;
 }
 
-void Deployment::take(const StateReport& report) {
+void Deployment::take(StateReport report) {
+  const std::string error = printable_line(report.error, kErrorBytes);
+  report.error = error;
   const ObserveResult result = rebalancer_.observe(report, read_clock());
   metrics_.state(result);
   if (result.rejected) return reject(*result.rejected, report.source, "");
   if (result.duplicate) return;
-  group_report_ = {std::string(report.source), report.status, report.layers_done,
-                   std::string(report.error), report.running};
+  group_report_ = {std::string(report.source), report.status, report.layers_done, error,
+                   report.running};
   note(result);
 }
 
@@ -68,8 +76,7 @@ void Deployment::reject(RejectReason reason, std::string_view source, std::strin
   std::string line = fmt::format("rejected a message: {}", to_string(reason));
   if (!source.empty()) line += fmt::format(", source {}", source);
   if (!peer.empty()) line += fmt::format(", from {}", peer);
-  if (*left_out > 0) line += fmt::format(" ({} more since the last such line)", *left_out);
-  log(LogLevel::warning, line);
+  log(LogLevel::warning, line + and_more(*left_out));
 }
 
 // What the group's reports, or their absence, changed.
@@ -185,12 +192,14 @@ void Deployment::publish(const Decision& decision, std::optional<TimePoint> newe
   if (newest_counts) reaction = to_seconds(read_clock().steady - *newest_counts);
   metrics_.updated(update, reaction);
   journal_.updated(update);
+  const std::string imbalance = update.imbalance_before > 0
+                                    ? fmt::format("imbalance {:.3f} -> {:.3f}, ",
+                                                  update.imbalance_before, update.imbalance_after)
+                                    : "";  // not known without tokens
   log(LogLevel::info,
-      fmt::format("placement {} published ({}): imbalance {:.3f} -> {:.3f}, {} moves, at most {} "
-                  "to a GPU, {} layers",
-                  name_of(update.id), to_string(update.reason), update.imbalance_before,
-                  update.imbalance_after, decision.moves, decision.worst_gpu_moves,
-                  update.changed_layers.size()));
+      fmt::format("placement {} published ({}): {}{} moves, at most {} to a GPU, {} layers",
+                  name_of(update.id), to_string(update.reason), imbalance, decision.moves,
+                  decision.worst_gpu_moves, update.changed_layers.size()));
 }
 
 void Deployment::log_decision(const Decision& decision) {
@@ -201,7 +210,11 @@ void Deployment::log_decision(const Decision& decision) {
     case Verdict::update:
       return;  // told when it is published
     case Verdict::would_update:
-      return log(LogLevel::info, "would update: " + decision.detail);
+      if (const auto left_out = would_update_log_.admit(std::chrono::steady_clock::now())) {
+        log(LogLevel::info,
+            fmt::format("would update: {}{}", decision.detail, and_more(*left_out)));
+      }
+      return;
     case Verdict::invalid_candidate:
     case Verdict::apply_failed:
     case Verdict::topology_mismatch:
@@ -261,93 +274,6 @@ void Deployment::when_idle(Task task) {
   } else {
     task();
   }
-}
-
-// ---- Orders ----
-
-void Deployment::order(std::function<Decision(Now)> how, bool dry_run, OrderDone done) {
-  when_idle([this, how = std::move(how), dry_run, done = std::move(done)] {
-    plan(how, [this, dry_run, done](Decision decision, Now now, double) {
-      const auto status =
-          decision.update ? OrderResult::Status::done : OrderResult::Status::refused;
-      if (dry_run || !decision.update) return done({status, decision.detail, decision});
-      journal_.decided(decision, now);
-      carry_out(std::move(decision), now, done);
-    });
-  });
-}
-
-void Deployment::rebalance(bool dry_run, OrderDone done) {
-  order([this](Now now) { return rebalancer_.plan_rebalance(now); }, dry_run, std::move(done));
-}
-
-void Deployment::roll_back(std::optional<uint64_t> version, OrderDone done) {
-  order([this, version](Now now) { return rebalancer_.plan_rollback(version, now); }, false,
-        std::move(done));
-}
-
-void Deployment::import(Placement placement, OrderDone done) {
-  order([this, placement = std::move(placement)](
-            Now now) { return rebalancer_.plan_import(placement, now); },
-        false, std::move(done));
-}
-
-void Deployment::pause(std::optional<double> seconds, OrderDone done) {
-  when_idle([this, seconds, done = std::move(done)] {
-    rebalancer_.pause(seconds ? read_clock().unix_seconds + *seconds : 0);
-    const std::string detail =
-        seconds ? fmt::format("paused for {:g} s", *seconds) : "paused until resumed";
-    log(LogLevel::info, detail);
-    save_now(detail, done);
-  });
-}
-
-void Deployment::resume(OrderDone done) {
-  when_idle([this, done = std::move(done)] {
-    rebalancer_.resume();
-    log(LogLevel::info, "resumed");
-    save_now("resumed", done);
-  });
-}
-
-void Deployment::set_mode(std::optional<Mode> mode, OrderDone done) {
-  when_idle([this, mode, done = std::move(done)] {
-    rebalancer_.set_mode(mode);
-    const std::string detail =
-        fmt::format("mode {}{}", to_string(rebalancer_.mode()), mode ? "" : ", as configured");
-    log(LogLevel::info, detail);
-    save_now(detail, done);
-  });
-}
-
-void Deployment::order_gpu(int32_t gpu, GpuOrder order, OrderDone done) {
-  when_idle([this, gpu, order, done = std::move(done)] {
-    const RebalancerState state = rebalancer_.state();
-    std::vector<int32_t> down = state.gpus_down;
-    std::vector<int32_t> lost = state.gpus_lost;
-    std::erase(down, gpu);
-    std::erase(lost, gpu);
-    if (order != GpuOrder::restore) down.push_back(gpu);
-    if (order == GpuOrder::lost) lost.push_back(gpu);
-    std::sort(down.begin(), down.end());
-    std::sort(lost.begin(), lost.end());
-    if (const auto why = rebalancer_.set_gpus_down(down, lost)) {
-      return done({OrderResult::Status::refused, *why, {}});
-    }
-    const std::string detail = fmt::format("GPU {} {}: the next decision sees to it", gpu,
-                                           order == GpuOrder::restore ? "back in"
-                                           : order == GpuOrder::drain ? "drained"
-                                                                      : "lost");
-    log(LogLevel::info, detail);
-    save_now(detail, done);
-  });
-}
-
-void Deployment::set_options(const RebalancerOptions& options, std::function<void()> done) {
-  when_idle([this, options, done = std::move(done)] {
-    rebalancer_.set_options(options, read_clock());
-    done();
-  });
 }
 
 }  // namespace eplbd

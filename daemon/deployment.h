@@ -47,7 +47,7 @@ class Deployment {
 
   // ---- What comes in ----
   void take(const CountsReport& report, size_t bytes);
-  void take(const StateReport& report);
+  void take(StateReport report);
   void reject(RejectReason reason, std::string_view source, std::string_view peer);
 
   // ---- What time brings ----
@@ -129,6 +129,7 @@ class Deployment {
   TimePoint sampled_at_{};
   double floor_ = 0;  // of the imbalance, as sampled; it costs more than the rest of a snapshot
   LogLimit reject_log_[kRejectReasons];
+  LogLimit would_update_log_{std::chrono::minutes(1)};
 };
 
 }  // namespace eplbd

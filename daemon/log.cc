@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -93,7 +94,12 @@ void set_up_logging(const LogOptions& options) {
 bool logs(LogLevel level) { return spdlog::default_logger_raw()->should_log(level_of(level)); }
 
 void log(LogLevel level, std::string_view message) {
-  spdlog::default_logger_raw()->log(level_of(level), message);
+  // Of several lines each is an entry, with a time and a priority of its own.
+  for (size_t begin = 0; begin <= message.size();) {
+    const size_t end = std::min(message.find('\n', begin), message.size());
+    spdlog::default_logger_raw()->log(level_of(level), message.substr(begin, end - begin));
+    begin = end + 1;
+  }
 }
 
 }  // namespace eplbd

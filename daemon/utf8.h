@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace eplbd {
@@ -32,6 +33,25 @@ constexpr bool is_printable_utf8(std::string_view text) {
     if (too_short || surrogate || control || code > 0x10ffff) return false;
   }
   return true;
+}
+
+// Any text as one line of at most `most` bytes that may be shown: white space becomes a space,
+// other bytes that is_printable_utf8() refuses a question mark. Else whoever sends it could write
+// log lines of his own, or steer a terminal.
+inline std::string printable_line(std::string_view text, size_t most) {
+  std::string line;
+  for (size_t i = 0, length = 1; i < text.size(); i += length) {
+    length = 1;
+    while (length < 4 && !is_printable_utf8(text.substr(i, length))) ++length;
+    std::string_view shown = text.substr(i, length);
+    if (!is_printable_utf8(shown)) {
+      length = 1;
+      shown = text[i] == '\n' || text[i] == '\t' || text[i] == '\r' ? " " : "?";
+    }
+    if (line.size() + shown.size() > most) return line + "...";
+    line += shown;
+  }
+  return line;
 }
 
 }  // namespace eplbd

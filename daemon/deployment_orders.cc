@@ -1,0 +1,124 @@
+// What operators order of a deployment: see daemon/deployment.h.
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "daemon/clock.h"
+#include "daemon/deployment.h"
+
+namespace eplbd {
+
+namespace {
+
+std::string publishes_nothing(Mode mode) {
+  return fmt::format("the mode is {}, which publishes nothing: set it to active for that",
+                     to_string(mode));
+}
+
+const char* words_of(Deployment::GpuOrder order) {
+  switch (order) {
+    case Deployment::GpuOrder::drain:
+      return "drained";
+    case Deployment::GpuOrder::lost:
+      return "lost";
+    case Deployment::GpuOrder::restore:
+      return "back in";
+  }
+  return "";
+}
+
+}  // namespace
+
+void Deployment::order(std::function<Decision(Now)> how, bool dry_run, OrderDone done) {
+  when_idle([this, how = std::move(how), dry_run, done = std::move(done)] {
+    if (!dry_run && rebalancer_.mode() != Mode::active) {
+      return done({OrderResult::Status::refused, publishes_nothing(rebalancer_.mode()), {}});
+    }
+    plan(how, [this, dry_run, done](Decision decision, Now now, double) {
+      const auto status =
+          decision.update ? OrderResult::Status::done : OrderResult::Status::refused;
+      if (dry_run || !decision.update) return done({status, decision.detail, decision});
+      journal_.decided(decision, now);
+      carry_out(std::move(decision), now, done);
+    });
+  });
+}
+
+void Deployment::rebalance(bool dry_run, OrderDone done) {
+  order([this](Now now) { return rebalancer_.plan_rebalance(now); }, dry_run, std::move(done));
+}
+
+void Deployment::roll_back(std::optional<uint64_t> version, OrderDone done) {
+  order([this, version](Now now) { return rebalancer_.plan_rollback(version, now); }, false,
+        std::move(done));
+}
+
+void Deployment::import(Placement placement, OrderDone done) {
+  order([this, placement = std::move(placement)](
+            Now now) { return rebalancer_.plan_import(placement, now); },
+        false, std::move(done));
+}
+
+void Deployment::pause(std::optional<double> seconds, OrderDone done) {
+  when_idle([this, seconds, done = std::move(done)] {
+    rebalancer_.pause(seconds ? read_clock().unix_seconds + *seconds : 0);
+    const std::string detail =
+        seconds ? fmt::format("paused for {:g} s", *seconds) : "paused until resumed";
+    log(LogLevel::info, detail);
+    save_now(detail, done);
+  });
+}
+
+void Deployment::resume(OrderDone done) {
+  when_idle([this, done = std::move(done)] {
+    rebalancer_.resume();
+    log(LogLevel::info, "resumed");
+    save_now("resumed", done);
+  });
+}
+
+void Deployment::set_mode(std::optional<Mode> mode, OrderDone done) {
+  when_idle([this, mode, done = std::move(done)] {
+    rebalancer_.set_mode(mode);
+    const std::string detail =
+        fmt::format("mode {}{}", to_string(rebalancer_.mode()), mode ? "" : ", as configured");
+    log(LogLevel::info, detail);
+    save_now(detail, done);
+  });
+}
+
+void Deployment::order_gpu(int32_t gpu, GpuOrder order, OrderDone done) {
+  when_idle([this, gpu, order, done = std::move(done)] {
+    const RebalancerState state = rebalancer_.state();
+    std::vector<int32_t> down = state.gpus_down;
+    std::vector<int32_t> lost = state.gpus_lost;
+    std::erase(down, gpu);
+    std::erase(lost, gpu);
+    if (order != GpuOrder::restore) down.push_back(gpu);
+    if (order == GpuOrder::lost) lost.push_back(gpu);
+    std::sort(down.begin(), down.end());
+    std::sort(lost.begin(), lost.end());
+    if (const auto why = rebalancer_.set_gpus_down(down, lost)) {
+      return done({OrderResult::Status::refused, *why, {}});
+    }
+    const bool as_before = down == state.gpus_down && lost == state.gpus_lost;
+    const std::string next = as_before ? "it was so before"
+                             : rebalancer_.mode() == Mode::active
+                                 ? "the next decision sees to it"
+                                 : publishes_nothing(rebalancer_.mode());
+    const std::string detail = fmt::format("GPU {} {}: {}", gpu, words_of(order), next);
+    log(LogLevel::info, detail);
+    save_now(detail, done);
+  });
+}
+
+void Deployment::set_options(const RebalancerOptions& options, std::function<void()> done) {
+  when_idle([this, options, done = std::move(done)] {
+    rebalancer_.set_options(options, read_clock());
+    done();
+  });
+}
+
+}  // namespace eplbd
