@@ -72,6 +72,7 @@ struct Daemon::Impl {
 
   // ---- Start ----
   std::optional<RebalancerState> recover();
+  void read_keys();
   CountsHandler counts_handler();
   void take(const CountsMessage& message);
   void listen();
@@ -120,13 +121,7 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
       heartbeat_timer(io),
       signals(io, SIGTERM, SIGINT, SIGHUP) {
   auto recovered = recover();
-  if (!config.security.curve_secret_key.empty()) {
-    curve = std::make_unique<CurveServer>(
-        io, zmq.get(), config.security.curve_secret_key, config.security.authorized_keys,
-        [this](std::string_view peer) {  // counted by the sockets' monitors
-          deployment->reject(RejectReason::unauthorized, "", peer);
-        });
-  }
+  if (!config.security.curve_secret_key.empty()) read_keys();
   publisher = std::make_unique<PlacementPublisher>(
       io, zmq.get(), config.deployment, config.endpoints.placements_bind, curve.get(),
       PublisherHandler{[this] { metrics.published_again(); },
@@ -155,6 +150,16 @@ std::optional<RebalancerState> Daemon::Impl::recover() {
         fmt::format("no state in {}: asking what workers run", state_file.directory()));
   }
   return std::move(recovered.state);
+}
+
+void Daemon::Impl::read_keys() try {
+  curve = std::make_unique<CurveServer>(
+      io, zmq.get(), config.security.curve_secret_key, config.security.authorized_keys,
+      [this](std::string_view peer) {  // counted by the sockets' monitors
+        deployment->reject(RejectReason::unauthorized, "", peer);
+      });
+} catch (const std::runtime_error& error) {
+  throw KeysError(std::string("security: ") + error.what());
 }
 
 CountsHandler Daemon::Impl::counts_handler() {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -12,11 +13,16 @@
 
 namespace eplbd {
 
+// The keys that the configuration names cannot be used.
+class KeysError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 class Daemon {
  public:
   // Locks the state directory, recovers the state, binds everything. Throws StateHeldError,
-  // StateForeignError, or std::runtime_error naming what cannot be used. `config_file` is what a
-  // reload reads.
+  // StateForeignError, KeysError, or std::runtime_error naming what cannot be used. `config_file`
+  // is what a reload reads.
   Daemon(const Config& config, std::string config_file);
   ~Daemon();
   Daemon(const Daemon&) = delete;

@@ -21,6 +21,8 @@
 #include <optional>
 #include <stdexcept>
 
+#include "daemon/bind_error.h"
+
 namespace eplbd {
 
 namespace asio = boost::asio;
@@ -289,6 +291,8 @@ uint16_t HttpServer::listen_tcp(const std::string& address) {
   try {
     const Tcp::endpoint endpoint = parse_endpoint(address);
     impl_->tcp.emplace(impl_->io, endpoint, /*reuse_addr=*/true);
+  } catch (const boost::system::system_error& error) {
+    throw std::runtime_error(bind_error(address, error.code().value()));
   } catch (const std::exception& error) {
     throw std::runtime_error("cannot listen on " + address + ": " + error.what());
   }
@@ -301,7 +305,7 @@ void HttpServer::listen_unix(const std::string& path, const std::string& group) 
     ErrorCode error;
     Unix::socket probe(impl_->io);
     probe.connect(Unix::endpoint(path), error);
-    if (!error) throw std::runtime_error("another process answers there");
+    if (!error) throw boost::system::system_error(asio::error::address_in_use);
     unlink(path.c_str());
     const mode_t before = umask(0177);
     impl_->local.emplace(impl_->io);
@@ -312,6 +316,8 @@ void HttpServer::listen_unix(const std::string& path, const std::string& group) 
     impl_->path = path;
     restrict_access(path, group);
     impl_->local->listen();
+  } catch (const boost::system::system_error& error) {
+    throw std::runtime_error(bind_error(path, error.code().value()));
   } catch (const std::exception& error) {
     throw std::runtime_error("cannot listen on " + path + ": " + error.what());
   }

@@ -34,6 +34,9 @@ int serve(const eplbd::Config& config, const std::string& file) {
   } catch (const eplbd::StateForeignError& error) {
     eplbd::log(eplbd::LogLevel::error, error.what());
     return EX_CONFIG;
+  } catch (const eplbd::KeysError& error) {
+    eplbd::log(eplbd::LogLevel::error, error.what());
+    return EX_CONFIG;
   } catch (const std::exception& error) {
     eplbd::log(eplbd::LogLevel::error, error.what());
     return EXIT_FAILURE;

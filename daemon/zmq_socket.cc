@@ -7,6 +7,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "daemon/bind_error.h"
 #include "daemon/curve_server.h"
 #include "daemon/zmq_readable.h"
 
@@ -37,7 +38,7 @@ std::vector<std::string> bind_all(void* socket, const std::vector<std::string>& 
     // Only where it is asked for: else 127.0.0.1 would be shown as ::ffff:127.0.0.1.
     set_int(socket, ZMQ_IPV6, address.find('[') != std::string::npos ? 1 : 0);
     if (zmq_bind(socket, address.c_str()) != 0) {
-      throw std::runtime_error("cannot bind " + address + ": " + zmq_strerror(zmq_errno()));
+      throw std::runtime_error(bind_error(address, zmq_errno()));
     }
     char endpoint[256] = {};
     size_t size = sizeof(endpoint);

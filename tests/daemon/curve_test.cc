@@ -65,7 +65,7 @@ struct Setup {
   void send_as(const std::string& source, const Keys* keys, const char* server_key) {
     auto socket = connect(zmq::socket_type::pub, subscriber->endpoints()[0], keys, server_key);
     const int before = denied;
-    for (int i = 0; i < 100 && accepted[source] + refused[source] == 0 && denied == before; ++i) {
+    for (int i = 0; i < 1000 && accepted[source] + refused[source] == 0 && denied == before; ++i) {
       socket.send(zmq::str_buffer("ds"), zmq::send_flags::sndmore);
       socket.send(zmq::str_buffer("12345678"), zmq::send_flags::sndmore);
       socket.send(zmq::buffer(source));

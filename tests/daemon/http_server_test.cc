@@ -161,7 +161,7 @@ TEST_CASE("the control socket is its owner's and its group's") {
     REQUIRE(stat(path.c_str(), &status) == 0);
     CHECK((status.st_mode & 0777) == 0660);
     HttpServer other(io, [](HttpRequest, const HttpRespond&) {});
-    CHECK_THROWS_WITH(other.listen_unix(path, ""), Catch::Contains("another process answers"));
+    CHECK_THROWS_WITH(other.listen_unix(path, ""), Catch::Contains("another process has it"));
   }
   CHECK_FALSE(folder.has("control.sock"));
   folder.write("control.sock", "");  // what a daemon that was killed left there
