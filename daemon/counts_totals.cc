@@ -7,11 +7,6 @@
 #include "daemon/npy.h"
 
 namespace eplbd {
-namespace {
-
-constexpr Duration kForgotten = std::chrono::minutes(1);
-
-}  // namespace
 
 void CountsTotals::add(std::span<const uint32_t> counts, TimePoint now) {
   if (totals_.empty() || counts.empty()) return;

@@ -15,11 +15,13 @@ namespace eplbd {
 
 class CountsTotals {
  public:
+  static constexpr Duration kForgotten = std::chrono::minutes(1);
+
   // Tokens [layers, logical_experts] that came; on the path of every counts message.
   void add(std::span<const uint32_t> counts, TimePoint now);
 
   // The totals so far as .npy, uint64 [layers, logical_experts]. They begin at zero with the first
-  // call, and again when nobody called for a minute: `series` then is another one.
+  // call, and again when nobody called for kForgotten: `series` then is another one.
   std::string read(const Topology& topology, Now now);
   const std::string& series() const { return series_; }
 

@@ -15,7 +15,8 @@ namespace eplbd {
 namespace {
 
 constexpr char kRuntimeDirectory[] = "/run/eplbd";
-constexpr std::chrono::milliseconds kTimeout{30000};  // an order is answered once it took effect
+constexpr std::chrono::milliseconds kReadTimeout{5000};    // so long a Ctrl-C may have to wait
+constexpr std::chrono::milliseconds kOrderTimeout{30000};  // answered once it took effect
 
 // A daemon under systemd has its socket in /run, whatever our own environment says.
 std::string socket_by_config(const std::string& file) {
@@ -54,7 +55,7 @@ HttpAnswer DaemonClient::ask(const std::string& path, const std::string& body) c
                                     "where its control socket is"));
   }
   try {
-    return http_request({socket_, path, body, kTimeout});
+    return http_request({socket_, path, body, body.empty() ? kReadTimeout : kOrderTimeout});
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(std::string(error.what()) +
                              ": eplbd does not answer there; is it running?");

@@ -118,9 +118,9 @@ void check_shape(const Traffic& traffic, const LoadOptions& options, Topology& t
 
 std::string title_of(const LoadOptions& options, const Setup& setup) {
   const Topology& t = setup.topology;
-  std::string title = "eplbctl load: " + setup.fleet.deployment + ", " + std::to_string(t.layers) +
-                      " x " + std::to_string(t.logical_experts) + " experts in " +
-                      std::to_string(t.slots) + " slots on " + std::to_string(t.gpus) + " GPUs, " +
+  std::string title = setup.fleet.deployment + ", " + std::to_string(t.layers) + " x " +
+                      std::to_string(t.logical_experts) + " experts in " + std::to_string(t.slots) +
+                      " slots on " + std::to_string(t.gpus) + " GPUs, " +
                       std::to_string(setup.fleet.sources) + " sources";
   if (options.speed != 1) title += ", " + std::to_string(std::lround(options.speed)) + "x";
   return title;
@@ -153,7 +153,9 @@ class Show {
     if (json_) {
       std::cout << load_json(figures_) << std::flush;
     } else if (screen_) {
-      screen_painter_.draw(load_screen(figures_, terminal_columns(STDOUT_FILENO)));
+      const int columns = terminal_columns(STDOUT_FILENO);
+      screen_painter_.draw(
+          clip_lines(load_screen(figures_, columns), columns, terminal_rows(STDOUT_FILENO) - 1));
     } else {
       std::cout << load_line(figures_) << std::flush;
     }
@@ -214,7 +216,8 @@ int run_load(const LoadOptions& options) {
   }
   if (fleet.heard()) return 0;
   std::cerr << "eplbctl: load: no eplbd was heard on " << setup.fleet.placements.front()
-            << " for the deployment " << setup.fleet.deployment << '\n';
+            << " for the deployment " << setup.fleet.deployment
+            << ": does it run, with this deployment, addresses and keys?\n";
   return 1;
 }
 

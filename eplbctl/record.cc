@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "daemon/counts_totals.h"
 #include "daemon/npy.h"
 #include "eplbctl/trace_writer.h"
 
@@ -35,6 +36,19 @@ bool wait_until(Clock::time_point time) {
     ::nanosleep(&wait, nullptr);
   }
   return false;
+}
+
+// Asks in between too, as the daemon forgets totals that nobody asks for.
+bool wait_and_ask(Clock::time_point time, const DaemonClient& daemon) {
+  constexpr Clock::duration kAskEvery = CountsTotals::kForgotten / 4;
+  while (time - Clock::now() > kAskEvery) {
+    if (!wait_until(Clock::now() + kAskEvery)) return false;
+    try {
+      daemon.ask("/v1/counts");
+    } catch (const std::runtime_error&) {  // told at the end of the step, if it lasts
+    }
+  }
+  return wait_until(time);
 }
 
 struct Totals {
@@ -98,7 +112,7 @@ int run_record(const RecordOptions& options) {
   int64_t missed = 0;
   for (int64_t step = 0; step < steps; ++step) {
     next += every;
-    if (!wait_until(next)) break;
+    if (!wait_and_ask(next, daemon)) break;
     try {
       Totals now = read_totals(daemon);
       if (now.shape != last.shape) throw std::logic_error("the deployment has another shape now");

@@ -58,11 +58,11 @@ std::string placement_line(const json& status) {
 }
 
 std::string imbalance_line(const json& status) {
-  std::string text = number(status.at("imbalance")) + " now, " +
-                     number(status.at("imbalance_initial")) + " with the initial placement";
-  text += "; acts above " + number(status.at("imbalance_threshold"), "%.2f");
+  std::string text =
+      number(status.at("imbalance")) + ", initially " + number(status.at("imbalance_initial"));
+  text += "; acts above " + number(status.at("imbalance_threshold"), "%.4g");
   if (status.at("imbalance_floor").is_number()) {
-    text += ", at best " + number(status.at("imbalance_floor"));
+    text += "; best " + number(status.at("imbalance_floor"));
   }
   if (status.at("imbalance_measured").is_number()) {
     text += "; measured " + number(status.at("imbalance_measured"));
@@ -109,16 +109,15 @@ std::string head(const json& status) {
 
 std::string body(const json& status) {
   std::string text = placement_line(status) + imbalance_line(status);
-  if (!status.at("decisions").empty()) {
-    text += line("decided", decision_text(status, status.at("decisions").front()));
-  }
   text += workers_line(status);
-  text += line("window", number(status.at("tokens"), "%.3g") + " tokens, half-life " +
+  text += line("window", grouped(std::llround(status.at("tokens").get<double>())) +
+                             " tokens, half-life " +
                              number(status.at("half_life_seconds"), "%.3g") + " s");
   if (!status.at("updates").empty()) {
     const json& update = status.at("updates").front();
-    text += line("last update", id_text(update) + ", " + update.at("reason").get<std::string>() +
-                                    ": " + number(update.at("imbalance_before")) + " -> " +
+    text += line("last update", std::to_string(update.at("version").get<uint64_t>()) + ", " +
+                                    update.at("reason").get<std::string>() + ": " +
+                                    number(update.at("imbalance_before")) + " -> " +
                                     number(update.at("imbalance_after")) + ", " +
                                     grouped(update.at("moves").get<int64_t>()) + " moves, " +
                                     ago(status, update.at("ts")));
@@ -159,72 +158,93 @@ std::string history_text(const json& status, int columns) {
          line("now", sparkline(now, highest, cells));
 }
 
-// As many columns of GPUs as fit.
-std::string gpus_text(const json& status, int columns, int rows) {
-  const json& ratios = status.at("gpu_load_ratio");
-  if (!ratios.is_array() || ratios.empty() || rows < 1) return "";
+double load_of(const json& ratio) { return ratio.is_number() ? ratio.get<double>() : 0; }
+
+// A bar a GPU, in as many columns as fit; empty where that takes more than `rows`.
+std::string gpu_bars(const json& ratios, double highest, int columns, int rows) {
   constexpr int kWidth = 26;
+  constexpr int kBar = 12;
   const int across = std::max(1, (columns - 2) / kWidth);
   const int count = static_cast<int>(ratios.size());
-  const int down = std::min((count + across - 1) / across, rows);
-  double highest = 1;
-  for (const json& ratio : ratios) {
-    if (ratio.is_number()) highest = std::max(highest, ratio.get<double>());
-  }
+  const int down = (count + across - 1) / across;
   std::string text;
+  if (down > rows) return text;
   for (int row = 0; row < down; ++row) {
     text += " ";
-    for (int column = 0; column < across; ++column) {
-      const int gpu = column * down + row;
-      if (gpu >= count) break;
-      const double ratio = ratios[gpu].is_number() ? ratios[gpu].get<double>() : 0;
-      constexpr int kBar = 12;
-      const int cells = static_cast<int>(std::ceil(ratio / highest * kBar * 8) + 7) / 8;
-      const std::string blanks(static_cast<size_t>(std::max(0, kBar - cells)), ' ');
-      text += format(" %4d %5.2f ", gpu, ratio) +
-              bar(std::ceil(ratio / highest * kBar * 8) / (kBar * 8), kBar) + blanks + "  ";
+    for (int gpu = row; gpu < count; gpu += down) {
+      const double ratio = load_of(ratios[gpu]);
+      const double eighths = std::ceil(ratio / highest * kBar * 8);
+      const int blanks = kBar - static_cast<int>(eighths + 7) / 8;
+      text += format(" %4d %5.2f ", gpu, ratio) + bar(eighths / (kBar * 8), kBar) +
+              std::string(static_cast<size_t>(std::max(0, blanks)), ' ') + "  ";
     }
     text += "\n";
   }
   return text;
 }
 
-// The first `columns` characters of a line of UTF-8.
-std::string clip(const std::string& text, size_t columns) {
-  size_t characters = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if ((text[i] & 0xc0) != 0x80 && characters++ == columns) return text.substr(0, i);
+// A cell a GPU, or where there are too many the fullest of several.
+std::string gpu_cells(const json& ratios, double highest, int columns) {
+  const auto width = static_cast<size_t>(std::max(columns - 4, 10));
+  const size_t each = (ratios.size() + width - 1) / width;
+  std::vector<double> cells((ratios.size() + each - 1) / each, 0.0);
+  for (size_t gpu = 0; gpu < ratios.size(); ++gpu) {
+    cells[gpu / each] = std::max(cells[gpu / each], load_of(ratios[gpu]));
+  }
+  // sparkline() draws from 1 on, where imbalances begin.
+  for (double& cell : cells) cell += 1;
+  return "  " + sparkline(cells, highest + 1, width) + "\n";
+}
+
+std::string gpus_text(const json& status, int columns, int rows) {
+  const json& ratios = status.at("gpu_load_ratio");
+  if (!ratios.is_array() || ratios.empty() || rows < 2) return "";
+  size_t fullest = 0;
+  for (size_t gpu = 0; gpu < ratios.size(); ++gpu) {
+    if (load_of(ratios[gpu]) > load_of(ratios[fullest])) fullest = gpu;
+  }
+  const double most = load_of(ratios[fullest]);
+  const double highest = std::max(1.0, most);
+  const std::string bars = gpu_bars(ratios, highest, columns, rows - 1);
+  return format("  load of each GPU / mean; fullest: GPU %zu, %.2f\n", fullest, most) +
+         (bars.empty() ? gpu_cells(ratios, highest, columns) : bars);
+}
+
+std::string decisions_text(const json& status, int most) {
+  std::string text = "  decisions\n";
+  int shown = 0;
+  for (const json& decision : status.at("decisions")) {
+    if (shown++ == most) break;
+    text += "  " + decision_text(status, decision) + "\n";
   }
   return text;
 }
 
-std::string clip_lines(const std::string& text, int columns, int rows) {
-  std::string clipped;
-  size_t begin = 0;
-  for (int row = 0; row < rows && begin < text.size(); ++row) {
-    const size_t end = text.find('\n', begin);
-    clipped += clip(text.substr(begin, end - begin), static_cast<size_t>(columns)) + "\n";
-    begin = end + 1;
-  }
-  return clipped;
+int lines_in(const std::string& text) {
+  return static_cast<int>(std::count(text.begin(), text.end(), '\n'));
 }
 
 }  // namespace
 
-std::string status_text(const json& status) { return head(status) + body(status); }
-
-std::string watch_text(const json& status, int columns, int rows) {
-  std::string text = head(status) + "\n" + body(status) + "\n" + history_text(status, columns);
-  text += "\n  load of each GPU / mean\n";
-  const auto used = static_cast<int>(std::count(text.begin(), text.end(), '\n'));
-  constexpr int kDecisions = 6;
-  text += gpus_text(status, columns, rows - used - kDecisions - 3);
-  text += "\n  decisions\n";
-  int shown = 0;
-  for (const json& decision : status.at("decisions")) {
-    if (shown++ == kDecisions) break;
-    text += "  " + decision_text(status, decision) + "\n";
+std::string status_text(const json& status) {
+  std::string text = head(status) + body(status);
+  if (!status.at("decisions").empty()) {
+    text += line("decided", decision_text(status, status.at("decisions").front()));
   }
+  return text;
+}
+
+// What tells most stands first; a small terminal goes without the rest.
+std::string watch_text(const json& status, int columns, int rows) {
+  constexpr int kLeastDecisions = 4;
+  constexpr int kMostDecisions = 12;
+  const std::string gap = rows >= 20 ? "\n" : "";
+  std::string text = head(status) + gap + body(status) + gap + history_text(status, columns) + gap;
+  const int decision_rows = kLeastDecisions + 1 + lines_in(gap);
+  const std::string gpus = gpus_text(status, columns, rows - 1 - lines_in(text) - decision_rows);
+  if (!gpus.empty()) text += gpus + gap;
+  const int left = rows - 2 - lines_in(text);
+  text += decisions_text(status, std::clamp(left, kLeastDecisions, kMostDecisions));
   return clip_lines(text, columns, rows - 1);
 }
 

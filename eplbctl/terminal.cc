@@ -13,6 +13,15 @@ namespace {
 
 constexpr const char* kEighths[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
 
+// The first `columns` characters of a line of UTF-8.
+std::string clip(const std::string& text, size_t columns) {
+  size_t characters = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if ((text[i] & 0xc0) != 0x80 && characters++ == columns) return text.substr(0, i);
+  }
+  return text;
+}
+
 winsize size_of(int descriptor) {
   winsize size{};
   ::ioctl(descriptor, TIOCGWINSZ, &size);
@@ -38,6 +47,17 @@ std::string bar(double part, int columns) {
   std::string text;
   for (int i = 0; i < eighths / 8; ++i) text += "█";
   return text + kEighths[eighths % 8];
+}
+
+std::string clip_lines(const std::string& text, int columns, int rows) {
+  std::string clipped;
+  size_t begin = 0;
+  for (int row = 0; row < rows && begin < text.size(); ++row) {
+    const size_t end = text.find('\n', begin);
+    clipped += clip(text.substr(begin, end - begin), static_cast<size_t>(columns)) + "\n";
+    begin = end + 1;
+  }
+  return clipped;
 }
 
 void Screen::draw(const std::string& lines) {

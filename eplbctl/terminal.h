@@ -13,10 +13,15 @@ int terminal_rows(int descriptor);     // 24 where it does not say
 // A bar of `columns` cells, filled to `part` (0..1) in eighths of a cell.
 std::string bar(double part, int columns);
 
-// Draws over what it drew before. Lines must not be wider than the terminal.
+// The first `rows` lines of UTF-8, each of at most `columns` characters.
+std::string clip_lines(const std::string& text, int columns, int rows);
+
+// Draws over what it drew before.
 class Screen {
  public:
-  void draw(const std::string& lines);  // each ends in a newline
+  // Each line ends in a newline and is no wider than the terminal; there are fewer than its rows.
+  void draw(const std::string& lines);
+
  private:
   int drawn_ = 0;  // lines
 };

@@ -16,6 +16,13 @@ namespace {
 volatile std::sig_atomic_t stop_requested = 0;
 void request_stop(int) { stop_requested = 1; }
 
+// Over what is there, cleared line by line: no flicker.
+std::string drawn_over(const std::string& lines) {
+  std::string text = "\x1b[H";
+  for (const char c : lines) text += c == '\n' ? "\x1b[K\n" : std::string(1, c);
+  return text + "\x1b[J";
+}
+
 // A signal ends it early.
 void wait_for(double seconds) {
   timespec time{};
@@ -42,10 +49,10 @@ int run_watch(const StatusOptions& options) {
                  ? watch_text(status, terminal_columns(STDOUT_FILENO), terminal_rows(STDOUT_FILENO))
                  : status_text(status) + "\n";
     } catch (const std::exception& error) {
-      text = std::string(error.what()) + "\n";
+      if (!terminal) std::cerr << "eplbctl: watch: " << error.what() << '\n';
+      text = terminal ? std::string(error.what()) + "\n" : "";
     }
-    if (terminal) text.insert(0, "\x1b[H\x1b[2J");
-    std::cout << text << std::flush;
+    std::cout << (terminal ? drawn_over(text) : text) << std::flush;
     wait_for(options.every_seconds);
   }
   if (terminal) std::cout << "\x1b[?25h\x1b[?1049l" << std::flush;

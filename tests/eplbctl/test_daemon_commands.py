@@ -219,13 +219,31 @@ class Commands(DaemonTest):
         watch = subprocess.Popen(
             [program("eplbctl"), "watch", "--socket", self.eplbd.config["control"]["socket"],
              "--every", "50ms", "--json"],
-            stdout=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for _ in range(3):
             self.assertEqual("test", json.loads(watch.stdout.readline())["deployment"])
+        self.eplbd.stop()
+        self.assertIn("is eplbd running?", watch.stderr.readline())
+        self.eplbd.start()
+        self.assertEqual("test", json.loads(watch.stdout.readline())["deployment"])
         watch.send_signal(signal.SIGINT)
-        watch.communicate(timeout=10)
+        out, _ = watch.communicate(timeout=10)
         self.assertEqual(0, watch.returncode)
+        for line in out.splitlines():  # what failed meanwhile is not among the objects
+            json.loads(line)
+
+    def test_the_log_is_an_object_a_line(self):
+        self.eplbd = self.daemon(log={"format": "json"})
+        file = self.eplbd.folder / "eplbd.yaml"
+        file.write_text('{"deployment": "test",\n"mode": "idle",\n"limit": {}}\n')
+        refused = self.ctl("reload", expect=FAILED)
+        for problem in (f"{file}:1: topology: ", f"{file}:2: mode: ", f"{file}:3: limit: "):
+            self.assertIn(problem, refused)
+        entries = [json.loads(line) for line in self.eplbd.log().splitlines()]
+        errors = [entry["message"] for entry in entries if entry["level"] == "error"]
+        self.assertEqual(3, len(errors), entries)
+        self.assertTrue(all(str(file) in error for error in errors))
 
     def test_no_daemon_there(self):
         result = subprocess.run(
