@@ -14,11 +14,13 @@
 namespace eplbd {
 namespace {
 
-// Load of each GPU over all layers / their mean.
-std::vector<double> gpu_load_ratio(const Topology& topology, std::span<const double> gpu_loads) {
+// Load of each GPU over all layers / the mean of those that hold something.
+std::vector<double> gpu_load_ratio(const Topology& topology, std::span<const double> gpu_loads,
+                                   size_t gpus_down) {
   std::vector<double> ratio(static_cast<size_t>(topology.gpus), 0.0);
   for (size_t i = 0; i < gpu_loads.size(); ++i) ratio[i % ratio.size()] += gpu_loads[i];
-  const double mean = std::accumulate(ratio.begin(), ratio.end(), 0.0) / topology.gpus;
+  const double mean = std::accumulate(ratio.begin(), ratio.end(), 0.0) /
+                      static_cast<double>(ratio.size() - gpus_down);
   if (mean <= 0) return {};
   for (double& value : ratio) value /= mean;
   return ratio;
@@ -70,7 +72,7 @@ Snapshot Deployment::snapshot(Now now) const {
   const Imbalance imbalance = imbalance_of(topology, per_gpu, group.published().gpus_down);
   snap.imbalance = imbalance.whole_model;
   snap.layer_imbalance = imbalance.layers;
-  snap.gpu_load_ratio = gpu_load_ratio(topology, per_gpu);
+  snap.gpu_load_ratio = gpu_load_ratio(topology, per_gpu, group.published().gpus_down.size());
   snap.imbalance_initial = imbalance_of(topology, group.initial(), loads).whole_model;
   snap.imbalance_measured = rebalancer_.measured_imbalance(now);
   snap.imbalance_floor = imbalance.whole_model > 0 ? floor_ : 0;

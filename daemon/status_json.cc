@@ -50,7 +50,7 @@ Json placement_summary(const GroupState& group) {
           {"running", {{"term", group.running().term}, {"version", group.running().version}}}};
 }
 
-Json layer_gpu_ratio(const Topology& topology, std::span<const double> loads) {
+Json layer_gpu_ratio(const Topology& topology, std::span<const double> loads, size_t gpus_down) {
   Json rows = Json::array();
   const auto gpus = static_cast<size_t>(topology.gpus);
   for (size_t first = 0; first < loads.size(); first += gpus) {
@@ -58,7 +58,8 @@ Json layer_gpu_ratio(const Topology& topology, std::span<const double> loads) {
     double sum = 0;
     for (const double load : row) sum += load;
     Json ratios = Json::array();
-    for (const double load : row) ratios.push_back(sum > 0 ? rounded(load * gpus / sum) : 0.0);
+    const double mean = sum / static_cast<double>(gpus - gpus_down);
+    for (const double load : row) ratios.push_back(sum > 0 ? rounded(load / mean) : 0.0);
     rows.push_back(std::move(ratios));
   }
   return rows;
@@ -171,7 +172,8 @@ void add_balance(Json& json, const Deployment& deployment, const Snapshot& snap,
   json["gpu_load_ratio"] = rounded_list(snap.gpu_load_ratio);
   const std::vector<double> loads =
       gpu_loads(rebalancer.topology(), rebalancer.group().in_force(), rebalancer.loads(now));
-  json["layer_gpu_load_ratio"] = layer_gpu_ratio(rebalancer.topology(), loads);
+  json["layer_gpu_load_ratio"] = layer_gpu_ratio(rebalancer.topology(), loads,
+                                                 rebalancer.group().published().gpus_down.size());
 }
 
 }  // namespace

@@ -212,7 +212,8 @@ struct Metrics::Impl {
   Gauge& placement_term = gauge("eplbd_placement_term", "Term of the newest placement.");
   Gauge& placement_timestamp =
       gauge("eplbd_placement_timestamp_seconds",
-            "When the newest placement was decided, in Unix seconds; 0: the initial one.");
+            "When the newest placement was decided, in Unix seconds; of the initial one, when the "
+            "daemon took it up.");
   Gauge& gpus_down = gauge("eplbd_gpus_down", "GPUs that were taken out of placements.");
 };
 

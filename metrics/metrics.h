@@ -43,7 +43,7 @@ struct Snapshot {
   std::vector<double> gpu_load_ratio;   // [gpus] load / mean, all layers; empty: no tokens
 
   PlacementId placement;              // the newest one published
-  double placement_unix_seconds = 0;  // of its decision; 0: the initial one
+  double placement_unix_seconds = 0;  // of its decision; of the initial one, when it was taken up
   int gpus_down = 0;
   double window_half_life_seconds = 0;
 };

@@ -232,8 +232,8 @@ class GpuChart extends Chart {
 // Layers down, GPUs across, load over the layer's mean.
 class HeatChart extends Chart {
   constructor() { super('heat'); this.rows = []; this.hint = 'No tokens in the window.'; }
-  show(rows, names, layers) {
-    Object.assign(this, {rows: rows || [], names, layers: layers || [], ready: true});
+  show(rows, names, layers, down) {
+    Object.assign(this, {rows: rows || [], names, layers: layers || [], down: new Set(down), ready: true});
     let worst = null;
     this.rows.forEach((row, layer) => row.forEach((value, gpu) => {
       if (!worst || value > worst.value) worst = {layer, gpu, value};
@@ -251,6 +251,7 @@ class HeatChart extends Chart {
     const s = this.scales(width, height), shade = heatPalette();
     const gap = s.cell > 5 && s.row > 4 ? 0.75 : 0;
     this.rows.forEach((row, layer) => row.forEach((value, gpu) => {
+      if (this.down.has(gpu) && !value) return;  // holds nothing: neither cold nor hot
       pen.fillStyle = shade(value);
       pen.fillRect(s.left + gpu * s.cell, s.top + layer * s.row, s.cell - gap + (gap ? 0 : 0.5), s.row - gap + (gap ? 0 : 0.5));
     }));

@@ -84,7 +84,7 @@ function showTiles(s) {
   const saved = s.imbalance && s.imbalance_initial ? 1 - s.imbalance / s.imbalance_initial : null;
   const tiles = [
     ['Placement', `v${p.version}`, p.version === 0 ? 'the initial one' : p.applied ? `${p.reason}, applied` : `${p.reason}, not applied yet`],
-    ['Decided', p.ts ? duration(Math.max(0, s.ts - p.ts)) + ' ago' : '–', p.ts ? new Date(p.ts * 1000).toLocaleString([], {hourCycle: 'h23'}) : ''],
+    ['Decided', p.version && p.ts ? duration(Math.max(0, s.ts - p.ts)) + ' ago' : '–', p.version && p.ts ? new Date(p.ts * 1000).toLocaleString([], {hourCycle: 'h23'}) : ''],
     ['Less work for the busiest', saved == null ? '–' : `${(saved * 100).toFixed(0)} %`, 'against the initial placement'],
     ['Last update gained', s.gain_realised == null ? '–' : s.gain_realised.toFixed(3), 'of imbalance, on the load since'],
     ['Workers', count(live.length), behind ? `${behind} behind` : live.length ? 'all on this placement' : 'none heard'],
@@ -163,7 +163,7 @@ function show(s) {
   showTiles(s);
   charts.gpus.show(s.gpu_load_ratio, s.topology.nodes, s.gpus_down || [], s.imbalance_threshold);
   const names = s.topology.layer_ids?.length ? s.topology.layer_ids : (s.layer_imbalance || []).map((_, i) => i);
-  charts.heat.show(s.imbalance == null ? null : s.layer_gpu_load_ratio, names, s.layer_imbalance);
+  charts.heat.show(s.imbalance == null ? null : s.layer_gpu_load_ratio, names, s.layer_imbalance, s.gpus_down);
   showWorkers(s);
   showDecisions(s);
   showUpdates(s);

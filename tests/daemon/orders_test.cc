@@ -50,6 +50,25 @@ TEST_CASE("nothing is published while the mode is not active") {
   CHECK(running.status()["placement"]["version"] == 0);
 }
 
+TEST_CASE("loads are shown against the mean of the GPUs that hold something") {
+  const Folder folder;
+  Running running(folder);
+  REQUIRE(running.next_placement(1));
+  CHECK(running.order("gpu", {{"gpu", 1}, {"action", "drain"}}).status == 200);
+  std::optional<PlacementUpdate> update = running.next_placement(1);
+  while (update && update->gpus_down.empty()) update = running.next_placement(1);
+  REQUIRE(update);
+  REQUIRE_FALSE(running.next_placement(1, 20));  // heard to run it, and counted under it
+  const Json status = running.status();
+  for (const Json& ratios : {status["gpu_load_ratio"], status["layer_gpu_load_ratio"][1]}) {
+    INFO(ratios);
+    double sum = 0;
+    for (const Json& ratio : ratios) sum += ratio.get<double>();
+    CHECK(sum == Approx(3).epsilon(0.001));
+    CHECK(ratios[1] == 0);
+  }
+}
+
 TEST_CASE("a rollback to what cannot be says what can") {
   const Folder folder;
   Running running(folder);
