@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from harness import ROOT, SHAPE, DaemonTest, eventually
-from workers import Publisher
+from workers import Follower, Publisher, initial_map, skewed_load
 
 
 def free_port() -> int:
@@ -116,6 +116,39 @@ class PrometheusTest(DaemonTest):
         for group in prometheus.ask("rules")["groups"]:
             for rule in group["rules"]:
                 self.assertEqual(rule["health"], "ok", rule.get("lastError"))
+
+    def test_every_query_of_the_dashboard_is_answered(self) -> None:
+        daemon = self.daemon()
+        prometheus = self.prometheus(daemon)
+        publisher = Publisher(daemon.counts, source="dp0").connected()
+        self.addCleanup(publisher.close)
+        load = skewed_load(1, **SHAPE)
+        follower = Follower(daemon.placements, held=((0, 0), initial_map(**SHAPE)))
+        self.addCleanup(follower.close)
+
+        def updated_and_scraped() -> bool:
+            if follower.poll(0.1):
+                publisher.running = follower.held[0]
+                publisher.state(follower.held[1], "applied", apply_seconds=0.1)
+            publisher.counts(load, gpu_tokens=np.ones((SHAPE["layers"], SHAPE["gpus"])) * 9)
+            return bool(prometheus.query("rate(eplbd_moves_total[30s]) > 0")
+                        and prometheus.query("eplbd_gain_realised")
+                        and prometheus.query("eplbd_imbalance_floor"))
+
+        eventually(updated_and_scraped, "an update was scraped", 30)
+        dashboard = json.loads((ROOT / "metrics/grafana-dashboard.json").read_text())
+        silent = set()
+        for panel in dashboard["panels"]:
+            for target in panel["targets"]:
+                query = target["expr"].replace("$deployment", "test|none")
+                query = query.replace("$__rate_interval", "30s")
+                data = prometheus.ask("query", query=query)
+                self.assertIsNotNone(data, query)
+                if not data["result"]:
+                    silent.add(target["expr"])
+        # What is shown only where there is something to show; everything else has a value.
+        allowed = ("eplbd_counts_rejected_total", "eplbd_paused", "eplbd_gpus_down")
+        self.assertEqual([s for s in silent if not any(name in s for name in allowed)], [])
 
     def test_an_alert_fires_and_clears(self) -> None:
         daemon = self.daemon()
