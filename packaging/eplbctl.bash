@@ -28,11 +28,14 @@ _eplbd_complete() {
   done
   case "$previous" in
     --policy) words="incremental joint deepseek evolved" ;;
-    --config | --socket | --trace | --loads | --current | --to | --from | --timeline)
+    --hierarchical) words="auto true false" ;;
+    --format) words="json trtllm vllm-ascend npy" ;;
+    --config | --socket | --trace | --loads | --current | --to | --timeline | --curve-*-key | \
+      import | diff)
       mapfile -t COMPREPLY < <(compgen -f -- "$current")
       return
       ;;
-    mode) words="observe shadow active" ;;
+    mode) words="observe shadow active config" ;;
     *)
       words=$(_eplbd_words commands "${path[@]}")
       if [[ $current == -* || -z $words ]]; then words=$(_eplbd_words flags "${path[@]}"); fi

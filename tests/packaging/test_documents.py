@@ -107,6 +107,10 @@ class Completion(unittest.TestCase):
     def test_values(self):
         policies = self.complete(EPLBCTL, "solve", "--policy", "")
         self.assertEqual(set(policies), {"incremental", "joint", "deepseek", "evolved"})
+        self.assertEqual(self.complete(EPLBCTL, "mode", "c"), ["config"])
+        self.assertEqual(self.complete(EPLBCTL, "placement", "export", "--format", "t"), ["trtllm"])
+        for words in (("solve", "--loads"), ("placement", "diff"), ("load", "--curve-secret-key")):
+            self.assertIn("/etc/hostname", self.complete(EPLBCTL, *words, "/etc/hostn"))
 
 
 if __name__ == "__main__":
