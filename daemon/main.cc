@@ -48,7 +48,12 @@ int run(const Flags& flags) {
   try {
     config = eplbd::read_config(flags.config);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
+    if (flags.check_config || flags.print_config) {
+      std::fprintf(stderr, "%s\n", error.what());
+    } else {  // a service: an entry a problem, with the priority of an error
+      eplbd::set_up_logging({});
+      eplbd::log(eplbd::LogLevel::error, error.what());
+    }
     return EX_CONFIG;
   }
   if (flags.print_config) {

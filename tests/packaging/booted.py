@@ -201,7 +201,7 @@ def bad_configuration_does_not_loop():
     time.sleep(1)  # several times RestartSec: room for a loop to show
     assert shown("ExecMainStatus") == "78"
     assert shown("NRestarts") == "0"
-    assert "mode: must be" in must("journalctl", "-u", "eplbd", "-b")
+    assert "mode: must be" in must("journalctl", "-u", "eplbd", "-b", "-p", "err")
     edit("mode: idle", "mode: active")
     must("systemctl", "reset-failed", "eplbd")
     must("systemctl", "start", "eplbd")
