@@ -1,4 +1,4 @@
-// Checks of the values of flags, that say what would be right.
+// Flags whose help says what they take, and checks of values that say what would be right.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -22,6 +22,12 @@ inline CLI::Validator in_range(double least,
     return "must be a number " + std::string(limits) + ", is \"" + text + "\"";
   };
   return CLI::Validator(check, "");
+}
+
+// A flag, or a word in place, that takes a path.
+inline CLI::Option* add_path(CLI::App& command, const std::string& name, std::string& path,
+                             const std::string& help) {
+  return command.add_option(name, path, help)->type_name(name.starts_with('-') ? "PATH" : "");
 }
 
 // Makes seconds of it; a unit must be given, as in the configuration.

@@ -26,11 +26,12 @@ class DaemonCommands {
  public:
   DaemonCommands(CLI::App& app, Action& action)
       : app_(app), action_(action), address_(std::make_shared<DaemonAddress>()) {
-    app.add_option("--socket", address_->socket,
-                   "control socket of the daemon (default: /run/eplbd/control.sock)");
-    app.add_option("--config", address_->config, "find it by the daemon's configuration file");
+    add_path(app, "--socket", address_->socket,
+             "control socket of the daemon (default: /run/eplbd/control.sock)");
+    add_path(app, "--config", address_->config, "find it by the daemon's configuration file");
     app.add_option("--deployment", address_->deployment,
-                   "find it by name: /run/eplbd/NAME/control.sock");
+                   "find it by name: /run/eplbd/NAME/control.sock")
+        ->type_name("NAME");
   }
 
   void add_all() {
@@ -80,19 +81,19 @@ class DaemonCommands {
     show->add_flag("--json", options->json, "as JSON: docs/http.md");
     show->add_option("--layer", options->layer, "this layer, GPU by GPU")->check(in_range(0));
     CLI::App* write = add(*show, "export", "Write the placement in force for an engine");
-    write->add_option("--to", options->file, "the file; -: standard output")->required();
+    add_path(*write, "--to", options->file, "the file; -: standard output")->required();
     write
         ->add_option("--format", *format,
                      "default: by the file's name (.npy npy, .yaml trtllm, else json)")
         ->check(CLI::IsMember({"json", "trtllm", "vllm-ascend", "npy"}));
     write->callback(run(run_placement_export));
     CLI::App* read = add(*show, "import", "Publish a placement; holds until resume");
-    read->add_option("FILE", options->file, "in any of the formats of export")->required();
+    add_path(*read, "FILE", options->file, "in any of the formats of export")->required();
     read->add_flag("--json", options->json, "the answer as JSON");
     read->callback(run(run_placement_import));
     CLI::App* diff = add(*show, "diff", "What a file would change");
-    diff->add_option("FILE", options->file, "in any of the formats of export")->required();
-    diff->add_option("OTHER", options->other, "compare FILE to this one, not to what is in force");
+    add_path(*diff, "FILE", options->file, "in any of the formats of export")->required();
+    add_path(*diff, "OTHER", options->other, "compare FILE to this one, not to what is in force");
     diff->add_flag("--json", options->json, "layers and moves as JSON");
     diff->callback(run(run_placement_diff));
     show->callback(run(run_placement));
@@ -174,7 +175,7 @@ class DaemonCommands {
   void add_record() {
     const auto options = std::make_shared<RecordOptions>();
     CLI::App* command = add(app_, "record", "Write this deployment's counts as a trace");
-    command->add_option("--to", options->file, "a .npy file, which must not exist")->required();
+    add_path(*command, "--to", options->file, "a .npy file, which must not exist")->required();
     add_duration(*command, "--for", options->for_seconds, "so long (default: until Ctrl-C)");
     add_duration(*command, "--every", options->every_seconds, "a step (default: 1s)");
     add_duration(*command, "--keep", options->keep_seconds,

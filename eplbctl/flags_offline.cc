@@ -74,13 +74,13 @@ void add_balancer(CLI::App& command, BalancerOptions& balancer, const std::strin
 void add_solve(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("solve", "One placement for the loads of a file, as JSON");
   const auto options = std::make_shared<SolveOptions>();
-  command->add_option("--loads", options->loads, "load file: .npy or JSON; steps are summed")
+  add_path(*command, "--loads", options->loads, "load file: .npy or JSON; steps are summed")
       ->required();
   add_shape(*command, options->shape)->required();
   add_balancer(*command, options->balancer, "joint");
-  command->add_option("--current", options->current,
-                      "placement in force: moves are counted from it, incremental starts from it "
-                      "(default: the initial placement)");
+  add_path(*command, "--current", options->current,
+           "placement in force: moves are counted from it, incremental starts from it "
+           "(default: the initial placement)");
   command->add_option("--max-moves", options->budget.moves, "incremental: at most; 0: no limit")
       ->check(in_range(0));
   command
@@ -107,12 +107,12 @@ void add_load(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand(
       "load", "A simulated fleet of workers: publishes counts, follows placements");
   const auto options = std::make_shared<LoadOptions>();
-  command->add_option("--config", options->config,
-                      "the daemon's configuration: deployment, topology, addresses (default: "
-                      "DeepSeek-V3's shape on the default addresses)");
-  command->add_option("--trace", options->trace,
-                      "publish this trace, over and over (default: drawn traffic, a mix of domains "
-                      "that drifts and sometimes jumps)");
+  add_path(*command, "--config", options->config,
+           "the daemon's configuration: deployment, topology, addresses (default: "
+           "DeepSeek-V3's shape on the default addresses)");
+  add_path(*command, "--trace", options->trace,
+           "publish this trace, over and over (default: drawn traffic, a mix of domains "
+           "that drifts and sometimes jumps)");
   command->add_option("--deployment", options->deployment, "the deployment's name");
   command->add_option("--counts", options->counts, "where the daemon hears counts, ZeroMQ address");
   command->add_option("--placements", options->placements,
@@ -137,10 +137,10 @@ void add_load(CLI::App& app, Action& action) {
   command->add_option("--seconds", options->seconds, "end after so long (default: at a signal)")
       ->check(in_range(0));
   command->add_option("--seed", options->seed, "of the drawn traffic")->capture_default_str();
-  CLI::Option* key = command->add_option("--curve-secret-key", options->fleet.curve_secret_key,
-                                         "the workers' secret key, a file");
-  CLI::Option* server = command->add_option("--curve-server-key", options->fleet.curve_server_key,
-                                            "the daemon's public key, a file");
+  CLI::Option* key = add_path(*command, "--curve-secret-key", options->fleet.curve_secret_key,
+                              "the workers' secret key, a file");
+  CLI::Option* server = add_path(*command, "--curve-server-key", options->fleet.curve_server_key,
+                                 "the daemon's public key, a file");
   key->needs(server);
   server->needs(key);
   command->add_flag("--json", options->json, "an object a second instead of a table");
@@ -151,11 +151,10 @@ void add_replay(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand(
       "replay", "The daemon's own decisions over a trace, in virtual time, as JSON");
   const auto options = std::make_shared<ReplayOptions>();
-  command->add_option("--trace", options->trace, "trace file: .npy or JSON")->required();
+  add_path(*command, "--trace", options->trace, "trace file: .npy or JSON")->required();
   add_shape(*command, options->shape);
-  command->add_option(
-      "--config", options->config,
-      "a daemon's configuration: the rules, and the topology where --gpus is not given");
+  add_path(*command, "--config", options->config,
+           "a daemon's configuration: the rules, and the topology where --gpus is not given");
   add_choice(*command, "--policy", options->policy, kPolicies,
              "how to place, instead of the configuration's");
   add_choice(*command, "--hierarchical", options->hierarchical, kHierarchical,
@@ -169,7 +168,7 @@ void add_replay(CLI::App& app, Action& action) {
                    "a decided placement serves from so long after")
       ->check(in_range(0.0, 1e6))
       ->capture_default_str();
-  command->add_option("--timeline", options->timeline, "write a CSV file, a line a step");
+  add_path(*command, "--timeline", options->timeline, "write a CSV file, a line a step");
   CLI::Option* compare =
       command
           ->add_option("--compare", options->compared,
