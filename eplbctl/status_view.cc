@@ -58,8 +58,10 @@ std::string placement_line(const json& status) {
 }
 
 std::string imbalance_line(const json& status) {
-  std::string text =
-      number(status.at("imbalance")) + ", initially " + number(status.at("imbalance_initial"));
+  std::string text = "not known without tokens";
+  if (status.at("imbalance").is_number()) {
+    text = number(status.at("imbalance")) + ", initially " + number(status.at("imbalance_initial"));
+  }
   text += "; acts above " + number(status.at("imbalance_threshold"), "%.4g");
   if (status.at("imbalance_floor").is_number()) {
     text += "; best " + number(status.at("imbalance_floor"));
