@@ -125,7 +125,9 @@ std::string body(const json& status) {
                                     ago(status, update.at("ts")));
   }
   if (status.at("gain_realised").is_number()) {
-    text += line("it paid", number(status.at("gain_realised")) + " of imbalance since");
+    const double gain = status.at("gain_realised");
+    text +=
+        line(gain < 0 ? "it cost" : "it paid", format("%.3f of imbalance since", std::abs(gain)));
   }
   if (!status.at("gpus_down").empty()) text += line("GPUs down", status.at("gpus_down").dump());
   for (const json& problem : status.at("problems")) {

@@ -92,6 +92,8 @@ TEST_CASE("a status names the last decision and what is wrong", "[eplbctl]") {
   status["paused_until"] = 1060;
   CHECK_THAT(status_text(status),
              Contains("NOT HEALTHY") && Contains("the disk is full") && Contains("paused for 1m"));
+  status["gain_realised"] = -0.035;
+  CHECK_THAT(status_text(status), Contains("it cost     0.035 of imbalance"));
   status["imbalance"] = status["imbalance_initial"] = nullptr;
   CHECK_THAT(status_text(status), Contains("imbalance   not known without tokens; acts above"));
 }
