@@ -14,6 +14,7 @@ void LayerSearch::construct() {
   state_.tokens.assign(static_cast<size_t>(gpus_), 0.0);
   state_.expert_at.assign(static_cast<size_t>(gpus_) * slots_per_gpu_, -1);
   filled_.assign(static_cast<size_t>(gpus_), 0);
+  open_inverse_speed_ = inverse_speed_;
   for (const int32_t expert : order_) {
     for (int32_t i = 0; i < state_.count[expert]; ++i) {
       const int32_t gpu = lightest_with_room(expert);
@@ -41,6 +42,7 @@ void LayerSearch::load(std::span<const int32_t> expert_at) {
   state_.tokens.assign(static_cast<size_t>(gpus_), 0.0);
   state_.expert_at.assign(expert_at.size(), -1);
   filled_.assign(static_cast<size_t>(gpus_), 0);
+  open_inverse_speed_ = inverse_speed_;
   for (size_t slot = 0; slot < expert_at.size(); ++slot) {
     put(static_cast<int32_t>(slot) / slots_per_gpu_, expert_at[slot]);
   }
@@ -88,15 +90,19 @@ void LayerSearch::fill_water() {
 // -1: every GPU with room holds the expert already.
 int32_t LayerSearch::lightest_with_room(int32_t expert) const {
   const double share = state_.share[expert];
-  const double* const tokens = state_.tokens.data();
-  const double* const inverse_speed = inverse_speed_.data();
-  const int32_t* const filled = filled_.data();
-  const int32_t gpus = gpus_;
   int32_t lightest = -1;
   double least = std::numeric_limits<double>::infinity();
-  for (int32_t gpu = 0; gpu < gpus; ++gpu) {
-    const double after = (tokens[gpu] + share) * inverse_speed[gpu];
-    if (after >= least || filled[gpu] == slots_per_gpu_ || holds(gpu, expert)) continue;
+  if (state_.count[expert] == 1) {  // nobody holds it: without a branch
+    for (int32_t gpu = 0; gpu < gpus_; ++gpu) {
+      const double after = (state_.tokens[gpu] + share) * open_inverse_speed_[gpu];
+      lightest = after < least ? gpu : lightest;
+      least = after < least ? after : least;
+    }
+    return lightest;
+  }
+  for (int32_t gpu = 0; gpu < gpus_; ++gpu) {
+    const double after = (state_.tokens[gpu] + share) * open_inverse_speed_[gpu];
+    if (after >= least || holds(gpu, expert)) continue;
     least = after;
     lightest = gpu;
   }
@@ -134,6 +140,9 @@ int32_t LayerSearch::make_room(int32_t expert) {
 
 void LayerSearch::put(int32_t gpu, int32_t expert) {
   state_.expert_at[gpu * slots_per_gpu_ + filled_[gpu]++] = expert;
+  if (filled_[gpu] == slots_per_gpu_) {
+    open_inverse_speed_[gpu] = std::numeric_limits<double>::infinity();
+  }
   state_.tokens[gpu] += state_.share[expert];
   flip(gpu, expert);
 }

@@ -194,34 +194,40 @@ bool LayerSearch::give_two(int32_t gpu, int32_t least, int32_t most, const PairS
 template <typename Rest>
 bool LayerSearch::give_three(int32_t gpu, int32_t least, int32_t most, const PairSums& pairs,
                              Rest rest) {
+  struct Triple {
+    int32_t sum;
+    int32_t items[3];
+  };
   Evening& e = evening_;
-  const int32_t* const items = &e.item_at[gpu * slots_per_gpu_];
-  const int32_t width = slots_per_gpu_;
-  std::vector<int32_t> weight;
-  for (int32_t i = 0; i < width; ++i) weight.push_back(e.weight[items[i]]);
+  std::vector<Triple> triples;
+  const auto mine = std::span(e.item_at).subspan(static_cast<size_t>(gpu) * slots_per_gpu_,
+                                                 static_cast<size_t>(slots_per_gpu_));
+  for (size_t i = 2; i < mine.size(); ++i) {
+    for (size_t j = 1; j < i; ++j) {
+      const int32_t two = e.weight[mine[i]] + e.weight[mine[j]];
+      for (size_t k = 0; k < j; ++k) {
+        triples.push_back({two + e.weight[mine[k]], {mine[i], mine[j], mine[k]}});
+      }
+    }
+  }
   const PairSums::Probe probe(pairs, most - least);
-  const auto take = [&](int32_t low, int32_t high, int32_t i, int32_t j, int32_t k, int32_t item) {
-    return pairs.any_between(low, high, [&](const auto& pair) {
+  const auto give = [&](Triple ours, int32_t low, int32_t item) {
+    return pairs.any_between(low, low + most - least, [&](const auto& pair) {
       // Else it was looked at before.
       if (pair.first <= item || pair.second <= item) return false;
       if (!on_open(pair.first) || !on_open(pair.second)) return false;
-      int32_t ours[] = {items[i], items[j], items[k]};
       int32_t theirs[] = {pair.first, pair.second, item};
-      return rest(ours, theirs);
+      return rest(ours.items, theirs);
     });
   };
   for (int32_t item = 0; item < static_cast<int32_t>(e.weight.size()); ++item) {
     if (!on_open(item)) continue;
     if (e.lookups < 0) return false;
-    e.lookups -= width * (width - 1) * (width - 2) / 6;
-    for (int32_t i = 2; i < width; ++i) {
-      for (int32_t j = 1; j < i; ++j) {
-        const int32_t two = weight[i] + weight[j] - e.weight[item];
-        for (int32_t k = 0; k < j; ++k) {
-          const int32_t low = two + weight[k] - most;
-          if (probe.may_hold(low) && take(low, low + most - least, i, j, k, item)) return true;
-        }
-      }
+    e.lookups -= static_cast<int32_t>(triples.size());
+    const int32_t beyond = e.weight[item] + most;
+    for (const Triple& triple : triples) {
+      const int32_t low = triple.sum - beyond;
+      if (probe.may_hold(low) && give(triple, low, item)) return true;
     }
   }
   return false;

@@ -155,7 +155,9 @@ class LayerSearch {
   std::vector<double> speed_, inverse_speed_;  // [gpus]
   double scale_ = 0;                           // tokens to fixed point
   RegionState state_, saved_;
-  std::vector<int32_t> filled_;         // [gpus], while constructing
+  // While constructing: [gpus] slots filled; inverse_speed_, infinite where all are.
+  std::vector<int32_t> filled_;
+  std::vector<double> open_inverse_speed_;
   std::vector<int32_t> order_, above_;  // experts
   std::vector<float> shares_;           // [experts]
   int32_t kinds_ = 0;
