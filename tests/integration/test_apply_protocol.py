@@ -257,6 +257,22 @@ class ApplyProtocol(DaemonTest):
         self.subject.reload(mode="active")
         self.update()
 
+    def test_orders_publish_in_active_mode_only(self):
+        for mode in ("shadow", "observe"):
+            with self.subTest(mode):
+                self.begin(mode=mode)
+                eventually(lambda: self.count() or self.subject.metrics()("workers") == 1, "counts")
+                own = {"physical_to_logical_map": np.roll(INITIAL, 5, axis=1).tolist()}
+                for order, body in (("rebalance", {}), ("import", own), ("rollback", {"version": 0})):
+                    path = f"/v1/{order}"
+                    status, text, _ = ask(self.subject.control(), "POST", path, body)
+                    self.assertEqual(status, 409, text)
+                    self.assertIn(mode, text)
+                status, _, _ = ask(self.subject.control(), "POST", "/v1/rebalance", {"dry_run": True})
+                self.assertEqual(status, 200)
+                self.assertFalse(self.follower.poll(0.3))
+                self.assertEqual(self.subject.placement()[0], (0, 0))
+
     def test_too_few_tokens(self):
         self.begin(trigger={"min_tokens": 10**9})
         self.expect_verdict("too_few_tokens")
