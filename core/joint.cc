@@ -173,6 +173,7 @@ class JointPlacer {
       return keep(plan);
     }
     search_.descend(enough * (1 + tolerated));
+    if (even_out(speeds.size(), enough, tolerated)) return keep(plan);
     keep(plan);
     if (plan.peak > enough * off_bound(tolerated)) {
       enough = std::max(enough, peak_bound(weights_, speeds, topology_.slots_per_gpu()));
