@@ -1,21 +1,23 @@
 // The online comparison on a folder of traces: what is served, and what it costs in moves.
 //   bench_online FOLDER [PICTURE.svg]       or EPLBD_TRACES=FOLDER
 // Every FOLDER/*.npy, [steps, layers, experts], a step a second: static, DeepSeek's algorithm and
-// its evolved successor rebuilding at intervals from as many steps, and `incremental` under one
-// configuration and under others that move less and more. Tables in Markdown on standard output.
+// its evolved successor rebuilding at intervals from as many steps, `incremental` under one
+// configuration and under others that move less and more, and what is possible at all. Tables in
+// Markdown on standard output.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <memory>
-#include <sstream>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "bench/online_picture.h"
 #include "core/balancer.h"
 #include "core/imbalance.h"
 #include "core/migration.h"
@@ -24,10 +26,10 @@
 namespace eplbd {
 namespace {
 
-struct Point {
-  std::string name;
-  bool ours = false;
-  double apply_seconds = 0;
+constexpr double kApplySeconds[] = {0, 3, 30};
+constexpr int64_t kIntervals[] = {100, 20, 5};
+
+struct Result {
   double balancedness = 0;
   int64_t moves = 0;
   int64_t updates = 0;
@@ -45,7 +47,8 @@ Topology shape_of(const TraceFile& trace) {
   return topology;
 }
 
-RebalancerOptions rules_of(double imbalance, double settle, double min_gain) {
+// `most_moves` of the whole trace, which must be shorter than an hour; 0: any.
+RebalancerOptions rules_of(double imbalance, double settle, double min_gain, int64_t most_moves) {
   RebalancerOptions rules;
   rules.trigger.imbalance = imbalance;
   rules.trigger.settle = settle;
@@ -53,35 +56,52 @@ RebalancerOptions rules_of(double imbalance, double settle, double min_gain) {
   rules.trigger.cooldown = std::chrono::seconds(1);
   rules.trigger.min_tokens_per_gpu_step = 0;
   rules.limits.updates_per_hour = 0;
+  rules.limits.moves_per_hour = most_moves;
   return rules;
 }
 
-Point run_ours(const TraceFile& trace, const Topology& topology, const std::string& name,
-               const RebalancerOptions& rules, double apply_seconds) {
+RebalancerOptions the_one() { return rules_of(1.05, 1.03, 0.003, 0); }
+
+Result run_ours(const TraceFile& trace, const Topology& topology, const RebalancerOptions& rules,
+                double apply_seconds) {
   const ReplayScore score = replay(trace, topology, rules, 1, apply_seconds, [](const auto&) {});
-  return {name,        true,          apply_seconds,           score.balancedness,
-          score.moves, score.updates, score.decide_seconds_p99};
+  return {score.balancedness, score.moves, score.updates, score.decide_seconds_p99};
 }
 
-// Sums of mean and of max GPU load.
+// Sums over layers of mean and of max GPU load.
 struct Served {
   double means = 0;
   double peaks = 0;
-  void add(const Topology& topology, const Placement& placement, std::span<const double> loads) {
-    const auto gpus = gpu_loads(topology, placement, loads);
-    for (size_t first = 0; first < gpus.size(); first += topology.gpus) {
-      const auto begin = gpus.begin() + static_cast<ptrdiff_t>(first);
-      double sum = 0;
-      for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) sum += begin[gpu];
-      means += sum / topology.gpus;
-      peaks += *std::max_element(begin, begin + topology.gpus);
-    }
+  void add(const Served& other) {
+    means += other.means;
+    peaks += other.peaks;
   }
+  double balancedness() const { return peaks > 0 ? means / peaks : 1; }
 };
 
+Served serve(const Topology& topology, const Placement& placement, std::span<const double> loads) {
+  Served served;
+  const auto gpus = gpu_loads(topology, placement, loads);
+  for (size_t first = 0; first < gpus.size(); first += topology.gpus) {
+    const auto begin = gpus.begin() + static_cast<ptrdiff_t>(first);
+    double sum = 0;
+    for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) sum += begin[gpu];
+    served.means += sum / topology.gpus;
+    served.peaks += *std::max_element(begin, begin + topology.gpus);
+  }
+  return served;
+}
+
+Placement rebuilt(const Topology& topology, const Balancer& balancer,
+                  std::span<const double> loads) {
+  const BalanceRequest request{
+      .topology = topology, .loads = loads, .gpus_down = {}, .budget = {}, .keep_searching = {}};
+  return {topology, balancer.place(request).slot_to_expert};
+}
+
 // Rebuilds everything every so many steps from the load of as many; 0: never.
-Point run_interval(const TraceFile& trace, const Topology& topology, Policy policy, int64_t every,
-                   double apply_seconds) {
+Result run_interval(const TraceFile& trace, const Topology& topology, Policy policy, int64_t every,
+                    double apply_seconds) {
   const auto balancer = make_balancer({policy, Hierarchical::no, 0});
   Placement serving = Placement::initial(topology);
   Placement next = serving;
@@ -89,129 +109,217 @@ Point run_interval(const TraceFile& trace, const Topology& topology, Policy poli
   std::vector<double> window(trace.cells());
   std::vector<double> counts(trace.cells());
   Served served;
-  Point point{
-      every == 0 ? "static" : std::string(to_string(policy)) + " every " + std::to_string(every),
-      false, apply_seconds};
+  Result result;
   for (int64_t step = 0; step < trace.steps(); ++step) {
     if (step == serves_from) serving = next;
     trace.read_step(step, counts);
-    served.add(topology, serving, counts);
+    served.add(serve(topology, serving, counts));
     for (size_t i = 0; i < counts.size(); ++i) window[i] += counts[i];
     if (every == 0 || (step + 1) % every != 0) continue;
     if (step + 1 >= serves_from) {  // else: still being applied
-      const BalanceRequest request{.topology = topology,
-                                   .loads = window,
-                                   .gpus_down = {},
-                                   .budget = {},
-                                   .keep_searching = {}};
-      next = keep_slots(topology, serving,
-                        Placement(topology, balancer->place(request).slot_to_expert));
+      if (step + 1 == serves_from) serving = next;
+      next = keep_slots(topology, serving, rebuilt(topology, *balancer, window));
       const int64_t moves = count_moves(topology, serving, next).total;
-      point.moves += moves;
-      point.updates += moves > 0;
+      result.moves += moves;
+      result.updates += moves > 0;
       serves_from = step + 1 + static_cast<int64_t>(std::ceil(apply_seconds));
     }
     std::fill(window.begin(), window.end(), 0.0);
   }
-  point.balancedness = served.peaks > 0 ? served.means / served.peaks : 1;
-  return point;
+  result.balancedness = served.balancedness();
+  return result;
 }
 
-std::vector<Point> compare(const TraceFile& trace, const Topology& topology) {
-  std::vector<Point> points{run_interval(trace, topology, Policy::deepseek, 0, 0)};
+// What is possible at all: a placement from scratch for every step, from the first that a decision
+// can serve (it needs the counts of one step, and the time to apply it). Planned from the step's
+// own counts: nobody can do better. Or from the kSeen steps before and after it, without itself:
+// where the load stands, but not what chance does.
+class Clairvoyant {
+ public:
+  Clairvoyant(const TraceFile& trace, const Topology& topology, int64_t around) {
+    const auto balancer = make_balancer({Policy::joint, Hierarchical::no, 0});
+    std::vector<double> counts(trace.cells());
+    std::vector<double> other(trace.cells());
+    std::vector<double> known(trace.cells());
+    for (int64_t step = 0; step < trace.steps(); ++step) {
+      trace.read_step(step, counts);
+      known = counts;
+      if (around > 0) {
+        std::fill(known.begin(), known.end(), 0.0);
+        const int64_t last = std::min(step + around, trace.steps() - 1);
+        for (int64_t near = std::max<int64_t>(step - around, 0); near <= last; ++near) {
+          if (near == step) continue;
+          trace.read_step(near, other);
+          for (size_t i = 0; i < known.size(); ++i) known[i] += other[i];
+        }
+      }
+      best_.push_back(serve(topology, rebuilt(topology, *balancer, known), counts));
+      kept_.push_back(serve(topology, Placement::initial(topology), counts));
+    }
+  }
+
+  double balancedness(double apply_seconds) const {
+    const auto first = static_cast<size_t>(1 + std::ceil(apply_seconds));
+    Served served;
+    for (size_t step = 0; step < best_.size(); ++step) {
+      served.add(step < first ? kept_[step] : best_[step]);
+    }
+    return served.balancedness();
+  }
+
+ private:
+  std::vector<Served> best_;  // [steps]
+  std::vector<Served> kept_;  // [steps] under the initial placement
+};
+
+// One rebuild from the load of the whole trace, in seconds; the median of some.
+double rebuild_seconds(const TraceFile& trace, const Topology& topology) {
+  const auto balancer = make_balancer({Policy::deepseek, Hierarchical::no, 0});
+  std::vector<double> sum(trace.cells());
+  std::vector<double> counts(trace.cells());
+  for (int64_t step = 0; step < trace.steps(); ++step) {
+    trace.read_step(step, counts);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += counts[i];
+  }
+  std::vector<double> seconds(21);
+  for (double& one : seconds) {
+    const auto start = std::chrono::steady_clock::now();
+    rebuilt(topology, *balancer, sum);
+    one = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + 10, seconds.end());
+  return seconds[10];
+}
+
+// A table of balancedness with moves in parentheses, a column an apply time.
+class ApplyTable {
+ public:
+  explicit ApplyTable(const std::string& title) {
+    std::printf("\n### %s\n\n| policy |", title.c_str());
+    for (const double seconds : kApplySeconds) std::printf(" applied after %g s |", seconds);
+    std::printf("\n|---|--:|--:|--:|\n");
+  }
+  void begin(const std::string& name) { std::printf("| %s |", name.c_str()); }
+  void cell(double balancedness, std::optional<int64_t> moves = {}) {
+    std::printf(" %.4f", balancedness);
+    if (moves) std::printf(" (%lld)", static_cast<long long>(*moves));
+    std::printf(" |");
+  }
+  void end() {
+    std::printf("\n");
+    std::fflush(stdout);
+  }
+};
+
+// The peers, a series each, with no apply time.
+std::vector<Series> compare_peers(const TraceFile& trace, const Topology& topology,
+                                  ApplyTable& table) {
+  std::vector<Series> all;
   for (const Policy policy : {Policy::deepseek, Policy::evolved}) {
-    for (const int64_t every : {100, 20, 5}) {
-      points.push_back(run_interval(trace, topology, policy, every, 0));
+    Series series{std::string(to_string(policy)), false, {}};
+    for (const int64_t every : kIntervals) {
+      const std::string label = "every " + std::to_string(every);
+      table.begin(series.name + " " + label);
+      for (const double seconds : kApplySeconds) {
+        const Result result = run_interval(trace, topology, policy, every, seconds);
+        table.cell(result.balancedness, result.moves);
+        // The two lie close: the names of one do for both.
+        if (seconds > 0) continue;
+        series.points.push_back(
+            {policy == Policy::deepseek ? label : "", result.balancedness, result.moves});
+      }
+      table.end();
     }
+    all.push_back(std::move(series));
   }
-  const RebalancerOptions one = rules_of(1.05, 1.03, 0.003);
-  points.push_back(run_ours(trace, topology, "incremental", one, 0));
-  struct Variant {
-    const char* name;
-    double imbalance, settle, min_gain;
-  };
-  for (const Variant& v :
-       {Variant{"incremental, 1.02", 1.02, 1.01, 0.001},
-        Variant{"incremental, 1.1", 1.1, 1.05, 0.01}, Variant{"incremental, 1.2", 1.2, 1.1, 0.03},
-        Variant{"incremental, 1.4", 1.4, 1.2, 0.1}}) {
-    const auto rules = rules_of(v.imbalance, v.settle, v.min_gain);
-    points.push_back(run_ours(trace, topology, v.name, rules, 0));
-  }
-  for (const double seconds : {3.0, 30.0}) {
-    points.push_back(run_interval(trace, topology, Policy::deepseek, 20, seconds));
-    points.push_back(run_interval(trace, topology, Policy::evolved, 20, seconds));
-    points.push_back(run_ours(trace, topology, "incremental", one, seconds));
-  }
-  return points;
+  return all;
 }
 
-void print_table(const std::string& name, const Topology& topology,
-                 const std::vector<Point>& points) {
-  std::printf("\n### %s: %d layers, %d experts, %d slots, %d GPUs\n\n", name.c_str(),
-              topology.layers, topology.logical_experts, topology.slots, topology.gpus);
-  std::printf("| policy | applied after, s | balancedness | moves | updates | decide p99, ms |\n");
-  std::printf("|---|--:|--:|--:|--:|--:|\n");
-  for (const Point& p : points) {
-    std::printf("| %s | %g | %.4f | %lld | %lld | ", p.name.c_str(), p.apply_seconds,
-                p.balancedness, static_cast<long long>(p.moves), static_cast<long long>(p.updates));
-    if (p.ours) {
-      std::printf("%.2f |\n", p.p99_seconds * 1e3);
-    } else {
-      std::printf(" |\n");
+// Ours at many prices of a move, by moves. The first: moves are free.
+Series run_ladder(const TraceFile& trace, const Topology& topology, const Result& one) {
+  Series series{"eplbd", true, {{"one configuration", one.balancedness, one.moves}}};
+  struct Step {
+    double imbalance, settle, min_gain, part;  // of the moves of the one configuration; 0: any
+  };
+  for (const Step& step :
+       {Step{1.01, 1.0, 0, 0}, Step{1.02, 1.01, 0.0001, 0}, Step{1.02, 1.01, 0.0003, 0},
+        Step{1.05, 1.03, 0.001, 0}, Step{1.05, 1.03, 0.002, 0}, Step{1.05, 1.03, 0.006, 0},
+        Step{1.1, 1.05, 0.01, 0}, Step{1.1, 1.05, 0.02, 0}, Step{1.1, 1.05, 0.02, 0.5},
+        Step{1.2, 1.1, 0.03, 0}, Step{1.2, 1.1, 0.03, 0.25}}) {
+    const auto most = static_cast<int64_t>(step.part * static_cast<double>(one.moves));
+    const Result result =
+        run_ours(trace, topology, rules_of(step.imbalance, step.settle, step.min_gain, most), 0);
+    series.points.push_back({"", result.balancedness, result.moves});
+  }
+  return series;
+}
+
+// The best of a series with no more moves than that.
+std::optional<Series::Point> best_within(const std::vector<Series>& all, bool ours, double moves) {
+  std::optional<Series::Point> best;
+  for (const Series& series : all) {
+    for (const auto& point : series.points) {
+      if (series.ours != ours || static_cast<double>(point.moves) > moves) continue;
+      if (!best || point.balancedness > best->balancedness) best = point;
     }
+  }
+  return best;
+}
+
+void print_frontier(const std::vector<Series>& all, int64_t moves) {
+  std::printf("\n| moves at most | eplbd | best peer |\n|--:|--:|--:|\n");
+  const auto cell = [&](bool ours, double most) {
+    const auto best = best_within(all, ours, most);
+    if (!best) return std::printf(" |");
+    return std::printf(" %.4f (%lld) |", best->balancedness, static_cast<long long>(best->moves));
+  };
+  for (const double part : {0.25, 0.5, 1.0, 2.0, 4.0, 1e9}) {
+    const double most = part * static_cast<double>(moves);
+    std::printf("| %s |", part > 4 ? "any" : std::to_string(std::llround(most)).c_str());
+    cell(true, most);
+    cell(false, most);
+    std::printf("\n");
   }
   std::fflush(stdout);
 }
 
-// One panel a trace: balancedness against moves (logarithmic), one point a policy.
-class Picture {
- public:
-  void add(const std::string& name, const std::vector<Point>& points) {
-    const double left = 60 + kWidth * panels_++;
-    double most = 10;
-    for (const Point& p : points) most = std::max(most, static_cast<double>(p.moves));
-    const auto x = [&](double moves) {
-      return left + (kWidth - 130) * std::log10(std::max(moves, 1.0)) / std::log10(most);
-    };
-    const auto y = [](double balancedness) {
-      return 40 + (kHeight - 90) * (1 - balancedness) / 0.6;
-    };
-    svg_ << "<text x='" << left << "' y='22' font-weight='bold'>" << name << "</text>\n";
-    for (int tenth = 4; tenth <= 10; ++tenth) {
-      svg_ << "<line x1='" << left << "' x2='" << left + kWidth - 130 << "' y1='" << y(tenth / 10.0)
-           << "' y2='" << y(tenth / 10.0) << "' stroke='#ddd'/><text x='" << left - 28 << "' y='"
-           << y(tenth / 10.0) + 4 << "'>" << tenth / 10.0 << "</text>\n";
-    }
-    for (double moves = 1; moves <= most; moves *= 10) {
-      svg_ << "<text x='" << x(moves) << "' y='" << kHeight - 28 << "' text-anchor='middle'>"
-           << static_cast<int64_t>(moves) << "</text>\n";
-    }
-    svg_ << "<text x='" << left << "' y='" << kHeight - 10
-         << "'>moves (balancedness upwards)</text>\n";
-    for (const Point& p : points) {
-      if (p.apply_seconds > 0) continue;
-      svg_ << "<circle cx='" << x(static_cast<double>(p.moves)) << "' cy='" << y(p.balancedness)
-           << "' r='4' fill='" << (p.ours ? "#0a7" : "#c63") << "'><title>" << p.name << ": "
-           << p.balancedness << ", " << p.moves << " moves</title></circle><text x='"
-           << x(static_cast<double>(p.moves)) + 6 << "' y='"
-           << y(p.balancedness) + (p.ours ? -4 : 12) << "' font-size='9'>" << p.name << "</text>\n";
-    }
+void compare(const std::string& name, const TraceFile& trace, OnlinePicture& picture) {
+  const Topology topology = shape_of(trace);
+  ApplyTable table(name + ": " + std::to_string(topology.layers) + " layers, " +
+                   std::to_string(topology.logical_experts) + " experts, " +
+                   std::to_string(topology.slots) + " slots, " + std::to_string(topology.gpus) +
+                   " GPUs");
+  table.begin("static");
+  const Result kept = run_interval(trace, topology, Policy::deepseek, 0, 0);
+  for ([[maybe_unused]] const double seconds : kApplySeconds) table.cell(kept.balancedness, 0);
+  table.end();
+  std::vector<Series> all = compare_peers(trace, topology, table);
+  table.begin("**eplbd**, one configuration");
+  std::vector<Result> ours;
+  for (const double seconds : kApplySeconds) {
+    ours.push_back(run_ours(trace, topology, the_one(), seconds));
+    table.cell(ours.back().balancedness, ours.back().moves);
   }
-  void write(const std::string& file) const {
-    std::ofstream out(file);
-    out << "<svg xmlns='http://www.w3.org/2000/svg' width='" << 20 + kWidth * panels_
-        << "' height='" << kHeight << "' font-family='sans-serif' font-size='11'>\n"
-        << "<rect width='100%' height='100%' fill='white'/>\n"
-        << svg_.str() << "</svg>\n";
-    if (!out.flush()) throw std::runtime_error("cannot write " + file);
+  table.end();
+  double limit = 1;
+  for (const int64_t around : {5, 0}) {
+    const Clairvoyant clairvoyant(trace, topology, around);
+    table.begin(around > 0 ? "*the 5 steps before and after known*" : "*own counts known*");
+    for (const double seconds : kApplySeconds) table.cell(clairvoyant.balancedness(seconds));
+    table.end();
+    limit = clairvoyant.balancedness(0);
   }
-
- private:
-  static constexpr double kWidth = 470;
-  static constexpr double kHeight = 380;
-  int panels_ = 0;
-  std::ostringstream svg_;
-};
+  all.push_back(run_ladder(trace, topology, ours.front()));
+  print_frontier(all, ours.front().moves);
+  auto& points = all.back().points;
+  std::sort(points.begin(), points.end(),
+            [](const auto& a, const auto& b) { return a.moves < b.moves; });
+  picture.add(name, all, limit);
+  const double rebuild = rebuild_seconds(trace, topology);
+  std::printf("\nDecide p99 %.2f ms: %.1f times one `deepseek` rebuild (%.2f ms).\n",
+              ours.front().p99_seconds * 1e3, ours.front().p99_seconds / rebuild, rebuild * 1e3);
+  std::fflush(stdout);
+}
 
 int run(int count, char** arguments) {
   const char* const named = std::getenv("EPLBD_TRACES");
@@ -225,14 +333,11 @@ int run(int count, char** arguments) {
     if (entry.path().extension() == ".npy") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
-  Picture picture;
+  OnlinePicture picture;
   for (const auto& file : files) {
     const TraceFile trace(file.string());
     if (trace.steps() < 2) continue;  // a load, not a trace
-    const Topology topology = shape_of(trace);
-    const auto points = compare(trace, topology);
-    print_table(file.stem().string(), topology, points);
-    picture.add(file.stem().string(), points);
+    compare(file.stem().string(), trace, picture);
   }
   if (count > 2) picture.write(arguments[2]);
   return 0;

@@ -44,6 +44,9 @@ struct BalanceRequest {
   // `incremental` only: trigger.min_gain. It says what balance is worth against weights to fetch,
   // so the price of a move follows it (its square root); 0: moves are free.
   double min_gain = 0.003;
+  // `incremental` only: how long an update takes to be applied. Where that is slow there are few,
+  // whatever a move costs, so each may spend more.
+  double apply_seconds = 0;
   // `incremental` only, what AdaptiveWindow knows beside `loads`:
   std::span<const double> steady_loads =
       {};                     // [layers, logical_experts] of longer ago; empty: none

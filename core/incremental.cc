@@ -20,16 +20,18 @@ constexpr double kPriceOfAStep = 0.1;
 constexpr double kLeastGainOfAStep = 2e-5;
 
 // What a move must gain. The faster loads drift, the shorter a gain lasts; as long as that is not
-// known, what chance does is a hint.
+// known, what chance does is a hint. Each second that nothing can be decided in, as an update is
+// being applied, is one in which no move is spent: the price of a move falls as they get fewer.
 constexpr double kLeastPrice = 0.0008;
 constexpr double kMostPrice = 0.007;
 constexpr double kPricePerDrift = 0.6;
 constexpr double kPricePerError = 0.1;
 constexpr double kUsualMinGain = 0.003;
 
-double price_of(double drift, double error, double min_gain) {
+double price_of(double drift, double error, double min_gain, double apply_seconds) {
   const double price = drift > 0 ? kPricePerDrift * drift : kPricePerError * error;
-  return std::sqrt(min_gain / kUsualMinGain) * std::clamp(price, kLeastPrice, kMostPrice);
+  return std::sqrt(min_gain / kUsualMinGain) * std::clamp(price, kLeastPrice, kMostPrice) /
+         (1 + apply_seconds);
 }
 
 // The steps that one layer would take, in their order.
@@ -71,7 +73,8 @@ class Update {
         incoming_(topology_.gpus),
         sharpness_(sharpness(live_gpus(), gpu_error(topology_, request.forecast_error))),
         price_(price_of(gpu_error(topology_, request.forecast_drift),
-                        gpu_error(topology_, request.forecast_error), request.min_gain)) {}
+                        gpu_error(topology_, request.forecast_error), request.min_gain,
+                        request.apply_seconds)) {}
 
   BalanceResult run() {
     double mean_of_layers = 0;

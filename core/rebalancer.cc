@@ -2,6 +2,7 @@
 #include "core/rebalancer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace eplbd {
@@ -79,7 +80,10 @@ ObserveResult Rebalancer::change_group(Change change) {
   const std::optional<Placement> previous =
       group_.pending() ? std::optional(group_.in_force()) : std::nullopt;
   const ObserveResult result = change();
-  if (result.applied) gain_.applied(*topology_, *previous, group_.in_force());
+  if (result.applied) {
+    apply_seconds_ = result.apply_seconds;
+    gain_.applied(*topology_, *previous, group_.in_force());
+  }
   if (result.adopted) gain_.adopted();
   return result;
 }
@@ -88,6 +92,10 @@ ObserveResult Rebalancer::observe(const StateReport& report, Now now) {
   const IngestResult sender = sources_.admit(report, now.steady);
   ObserveResult result;
   if (!sender.rejected && !sender.duplicate) {
+    // Also that of an update that came before we did.
+    if (std::isfinite(report.apply_seconds) && report.apply_seconds >= 0) {
+      apply_seconds_ = report.apply_seconds;
+    }
     result = change_group([&] { return group_.report(report, now); });
   }
   if (sender.rejected) result.rejected = sender.rejected;

@@ -28,7 +28,7 @@
 namespace eplbd {
 
 struct TriggerOptions {
-  // Above which we act: the whole model's; or a layer's, while the whole model's is above settle.
+  // Of a layer: above which we act, where the whole model gains enough by it.
   double imbalance = 1.10;
   double settle = 1.05;  // of a layer: where an update stops improving it
   Duration interval = std::chrono::milliseconds(100);  // how often it decides
@@ -166,6 +166,7 @@ class Rebalancer {
   std::optional<LoadWindow> gpu_window_;  // measured tokens [layers, gpus]
   GroupState group_;
   GainTracker gain_;
+  double apply_seconds_ = 0;  // that the last update took, as the group says
   std::optional<Mode> mode_;
   bool paused_ = false;
   double paused_until_unix_seconds_ = 0;

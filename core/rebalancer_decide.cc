@@ -117,11 +117,9 @@ Rebalancer::Rule Rebalancer::check_trigger(Now now, Decision& decision) const {
     }
     return Verdict::cooling_down;
   }
-  // A layer is enough while the whole model has not settled: min_gain tells whether it is worth it.
-  const bool layer_stands_out = decision.worst_layer > options_.trigger.imbalance &&
-                                decision.imbalance > options_.trigger.settle;
-  if (decision.imbalance <= options_.trigger.imbalance && !layer_stands_out) {
-    decision.detail = "imbalance " + number(decision.imbalance) + ", not above " +
+  // A layer is enough: min_gain tells whether it is worth it. The whole model's is never above it.
+  if (decision.worst_layer <= options_.trigger.imbalance) {
+    decision.detail = "imbalance " + number(decision.imbalance) + ", of no layer above " +
                       number(options_.trigger.imbalance);
     return Verdict::balanced;
   }
@@ -203,17 +201,19 @@ void Rebalancer::solve(Now now, std::span<const double> loads, UpdateReason reas
   decision.solved = true;
   const bool hierarchical = places_hierarchically(options_.balancer, *topology_);
   const bool from_scratch = options_.balancer.policy != Policy::incremental;
-  BalanceRequest request{.topology = *topology_,
-                         .loads = loads,
-                         .current = &group_.in_force(),
-                         .gpus_down = gpus_down_,
-                         .budget = budget,
-                         .settle = options_.trigger.settle,
-                         .min_gain = options_.trigger.min_gain,
-                         .steady_loads = {},
-                         .forecast_error = window_.forecast_error(),
-                         .forecast_drift = window_.forecast_drift(),
-                         .keep_searching = {}};
+  BalanceRequest request{
+      .topology = *topology_,
+      .loads = loads,
+      .current = &group_.in_force(),
+      .gpus_down = gpus_down_,
+      .budget = budget,
+      .settle = options_.trigger.settle,
+      .min_gain = options_.trigger.min_gain,
+      .apply_seconds = std::min(apply_seconds_, to_seconds(options_.workers.apply_timeout)),
+      .steady_loads = {},
+      .forecast_error = window_.forecast_error(),
+      .forecast_drift = window_.forecast_drift(),
+      .keep_searching = {}};
   std::vector<double> steady(loads.size());
   if (window_.read_steady(steady)) request.steady_loads = steady;
   Placement candidate;

@@ -131,6 +131,21 @@ TEST_CASE("what chance explains is not chased", "[incremental]") {
   CHECK(unsure < sure / 2);
 }
 
+TEST_CASE("where applying is slow, an update spends more", "[incremental]") {
+  const Topology topology = make_topology(6, 64, 72, 8);
+  const auto loads = drawn_loads(topology, 0.8, 5);
+  const Placement initial = Placement::initial(topology);
+  auto request = request_of(topology, loads, initial);
+  request.forecast_error = 0.1;
+  request.forecast_drift = 0.05;
+  const Placement fast = place(request);
+  request.apply_seconds = 30;
+  const Placement slow = place(request);
+  CHECK(count_moves(topology, initial, slow).total > count_moves(topology, initial, fast).total);
+  CHECK(imbalance_of(topology, slow, loads).whole_model <
+        imbalance_of(topology, fast, loads).whole_model);
+}
+
 TEST_CASE("budgets hold, and go where they buy most", "[incremental]") {
   const Topology topology = make_topology(12, 64, 72, 8);
   auto loads = drawn_loads(topology, 0.3, 5);

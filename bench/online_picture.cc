@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/online_picture.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <stdexcept>
+
+namespace eplbd {
+namespace {
+
+constexpr double kPanel = 300;  // width of one, with its margins
+constexpr double kLeft = 44;
+constexpr double kRight = 12;
+constexpr double kTop = 62;
+constexpr double kBottom = 52;
+constexpr double kHeight = 330;
+constexpr double kLeast = 0.70;  // balancedness at the foot
+constexpr const char* kColours[] = {"#c2571a", "#7b5ea7", "#00856a"};
+
+// Thousands and millions, as people say them.
+std::string short_number(double value) {
+  const auto whole = static_cast<int64_t>(value);
+  if (whole >= 1'000'000) return std::to_string(whole / 1'000'000) + "M";
+  if (whole >= 1'000) return std::to_string(whole / 1'000) + "k";
+  return std::to_string(whole);
+}
+
+// From moves and balancedness to a place in a panel.
+struct Axes {
+  double left = 0;
+  double least_moves = 1;
+  double most_moves = 10;
+
+  double right() const { return left + kPanel - kLeft - kRight; }
+  double x(double moves) const {
+    const double part = std::log(moves / least_moves) / std::log(most_moves / least_moves);
+    return left + (right() - left) * std::clamp(part, 0.0, 1.0);
+  }
+  static double y(double balancedness) {
+    return kTop + (kHeight - kTop - kBottom) * (1 - balancedness) / (1 - kLeast);
+  }
+};
+
+Axes axes_of(const std::vector<Series>& series, double left) {
+  double least = 1e18;
+  double most = 1;
+  for (const Series& one : series) {
+    for (const auto& point : one.points) {
+      if (point.balancedness < kLeast || point.moves == 0) continue;
+      least = std::min(least, static_cast<double>(point.moves));
+      most = std::max(most, static_cast<double>(point.moves));
+    }
+  }
+  return {left, std::pow(10, std::floor(std::log10(std::min(least, most)))), most * 2};
+}
+
+std::string text(double x, double y, const std::string& what, const std::string& more = "") {
+  std::ostringstream out;
+  out << "<text x='" << x << "' y='" << y << "' " << more << ">" << what << "</text>\n";
+  return out.str();
+}
+
+std::string grid(const Axes& axes) {
+  std::ostringstream out;
+  for (int percent = static_cast<int>(kLeast * 100); percent <= 100; percent += 5) {
+    const double y = Axes::y(percent / 100.0);
+    out << "<line x1='" << axes.left << "' x2='" << axes.right() << "' y1='" << y << "' y2='" << y
+        << "' stroke='#ddd'/>\n"
+        << text(axes.left - 6, y + 4, percent == 100 ? "1.00" : "0." + std::to_string(percent),
+                "text-anchor='end'");
+  }
+  for (double moves = axes.least_moves; moves <= axes.most_moves; moves *= 10) {
+    out << text(axes.x(moves), kHeight - kBottom + 18, short_number(moves), "text-anchor='middle'");
+  }
+  return out.str();
+}
+
+std::string drawn(const Series& series, const Axes& axes, const char* colour) {
+  std::ostringstream line;
+  std::ostringstream out;
+  for (const auto& point : series.points) {
+    if (point.balancedness < kLeast || point.moves == 0) continue;
+    const double x = axes.x(static_cast<double>(point.moves));
+    const double y = Axes::y(point.balancedness);
+    line << x << ',' << y << ' ';
+    out << "<circle cx='" << x << "' cy='" << y << "' r='" << (point.label.empty() ? 2.5 : 4)
+        << "' fill='" << colour << "'/>\n";
+    if (point.label.empty()) continue;
+    // Ours lie above the peers: their names go up, those of the peers down.
+    out << text(x, series.ours ? y - 9 : y + 16, point.label,
+                std::string("text-anchor='middle' font-size='10' fill='") + colour + "'");
+  }
+  return "<polyline points='" + line.str() + "' fill='none' stroke='" + colour + "'/>\n" +
+         out.str();
+}
+
+}  // namespace
+
+void OnlinePicture::add(const std::string& trace, const std::vector<Series>& series, double limit) {
+  const Axes axes = axes_of(series, kPanel * panels_++ + kLeft);
+  svg_ << text(axes.left, kTop - 14, trace, "font-weight='bold'") << grid(axes);
+  svg_ << "<line x1='" << axes.left << "' x2='" << axes.right() << "' y1='" << Axes::y(limit)
+       << "' y2='" << Axes::y(limit) << "' stroke='#555' stroke-dasharray='5 4'/>\n";
+  names_.clear();
+  for (const Series& one : series) {
+    svg_ << drawn(one, axes, kColours[names_.size() % std::size(kColours)]);
+    names_.push_back(one.name);
+  }
+}
+
+void OnlinePicture::write(const std::string& file) const {
+  std::ofstream out(file);
+  out << "<svg xmlns='http://www.w3.org/2000/svg' width='" << kPanel * panels_ << "' height='"
+      << kHeight << "' font-family='sans-serif' font-size='11'>\n"
+      << "<rect width='100%' height='100%' fill='white'/>\n";
+  double x = kLeft;
+  for (size_t i = 0; i < names_.size(); ++i) {
+    out << "<circle cx='" << x << "' cy='18' r='4' fill='" << kColours[i % std::size(kColours)]
+        << "'/>\n"
+        << text(x + 9, 22, names_[i]);
+    x += 30 + 7.0 * static_cast<double>(names_[i].size());
+  }
+  out << "<line x1='" << x << "' x2='" << x + 22
+      << "' y1='18' y2='18' stroke='#555' stroke-dasharray='5 4'/>\n"
+      << text(x + 28, 22, "each step's own counts known before it") << svg_.str()
+      << text(kLeft, kHeight - 12, "weights moved (logarithmic); upwards: balancedness")
+      << "</svg>\n";
+  if (!out.flush()) throw std::runtime_error("cannot write " + file);
+}
+
+}  // namespace eplbd

@@ -1,0 +1,37 @@
+// The picture of bench_online: balancedness against moves, a panel a trace.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace eplbd {
+
+// Results that belong together: a policy at several intervals, or ours at several prices.
+struct Series {
+  struct Point {
+    std::string label;  // beside the point; empty: none
+    double balancedness = 0;
+    int64_t moves = 0;
+  };
+  std::string name;
+  bool ours = false;
+  std::vector<Point> points;
+};
+
+// SVG; all panels have the same series, told apart in a legend.
+class OnlinePicture {
+ public:
+  // `limit`: the balancedness that no policy can exceed.
+  void add(const std::string& trace, const std::vector<Series>& series, double limit);
+  void write(const std::string& file) const;
+
+ private:
+  int panels_ = 0;
+  std::vector<std::string> names_;
+  std::ostringstream svg_;
+};
+
+}  // namespace eplbd
