@@ -52,7 +52,7 @@ Axes axes_of(const std::vector<Series>& series, double left) {
       most = std::max(most, static_cast<double>(point.moves));
     }
   }
-  return {left, std::pow(10, std::floor(std::log10(std::min(least, most)))), most * 2};
+  return {left, std::pow(10, std::floor(std::log10(std::min(least, most)))), most * 4};
 }
 
 std::string text(double x, double y, const std::string& what, const std::string& more = "") {
@@ -87,9 +87,10 @@ std::string drawn(const Series& series, const Axes& axes, const char* colour) {
     out << "<circle cx='" << x << "' cy='" << y << "' r='" << (point.label.empty() ? 2.5 : 4)
         << "' fill='" << colour << "'/>\n";
     if (point.label.empty()) continue;
-    // Ours lie above the peers: their names go up, those of the peers down.
-    out << text(x, series.ours ? y - 9 : y + 16, point.label,
-                std::string("text-anchor='middle' font-size='10' fill='") + colour + "'");
+    // Lines rise to the right: there is room to the upper left and to the lower right.
+    out << text(series.ours ? x + 4 : x - 2, series.ours ? y - 9 : y + 15, point.label,
+                std::string("text-anchor='") + (series.ours ? "end" : "start") +
+                    "' font-size='10' fill='" + colour + "'");
   }
   return "<polyline points='" + line.str() + "' fill='none' stroke='" + colour + "'/>\n" +
          out.str();
