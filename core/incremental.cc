@@ -24,7 +24,7 @@ constexpr double kLeastGainOfAStep = 2e-5;
 // being applied, is one in which no move is spent: the price of a move falls as they get fewer.
 constexpr double kLeastPrice = 0.0008;
 constexpr double kMostPrice = 0.007;
-constexpr double kPricePerDrift = 0.6;
+constexpr double kPricePerDrift = 0.56;
 constexpr double kPricePerError = 0.1;
 constexpr double kUsualMinGain = 0.003;
 

@@ -69,7 +69,7 @@ void VirtualGroup::report_state(Now now) {
   report.status = pending_                    ? WorkerStatus::applying
                   : running_ == PlacementId{} ? WorkerStatus::idle
                                               : WorkerStatus::applied;
-  report.apply_seconds = apply_seconds_;  // it is no new group
+  if (report.status == WorkerStatus::applied) report.apply_seconds = apply_seconds_;
   report.layers = topology_.layers;
   report.logical_experts = topology_.logical_experts;
   report.slots = topology_.slots;
