@@ -204,7 +204,7 @@ class JointPlacer {
     for (const double weight : weights_) {
       if (weight != std::floor(weight) || weight >= 0x1p63) return 0;
       common = std::gcd(common, static_cast<uint64_t>(weight));
-      if (static_cast<double>(common) < least) return 0;
+      if (common > 0 && static_cast<double>(common) < least) return 0;
     }
     return static_cast<double>(common);
   }

@@ -62,6 +62,7 @@ class LayerSearch {
   const std::vector<int32_t>& counts() const { return state_.count; }
 
  private:
+  static constexpr double kProgress = 1 - 1e-10;  // a change lowers the peak by more than rounding
   static constexpr int32_t kMaxSubset = 4;
   static constexpr int32_t kKinds = 3;  // of subsets: one slot, and the two largest
   struct Subset {
@@ -131,6 +132,7 @@ class LayerSearch {
   void finish_start();
 
   int32_t fullest() const;
+  // layer_exchange.cc
   bool exchange(int32_t gpu, int32_t kind, double target);
   void find_exchange(int32_t gpu, int32_t other, int32_t kind, Exchange& best);
   bool may_exchange(int32_t gpu, int32_t other, const Subset& ours, const Subset& theirs) const;

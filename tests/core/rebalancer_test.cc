@@ -300,3 +300,21 @@ TEST_CASE_METHOD(RebalancerFixture, "One layer above the threshold is enough") {
   rebalancer.set_options(options, at(time));
   CHECK(decide().verdict == Verdict::update);
 }
+
+TEST_CASE("Where the group said that applying is slow, an update spends more") {
+  const auto moves_after = [](double apply_seconds) {
+    RebalancerFixture group;
+    group.options.trigger.settle = 1.0;  // only the price of a move ends an update
+    group.rebalancer.set_options(group.options, at(group.time));
+    const Decision first = group.publish();
+    StateReport applied = group.reporter.report(group.topology, group.time, first.update->id,
+                                                first.update->placement, WorkerStatus::applied);
+    applied.apply_seconds = apply_seconds;
+    REQUIRE(group.rebalancer.observe(applied, at(group.time)).applied);
+    group.publisher.running = first.update->id;
+    group.publisher.counts = as_counts(skewed_loads(group.topology, 2));
+    group.time += 2;
+    return group.publish().moves;
+  };
+  CHECK(moves_after(30) > moves_after(0));
+}
