@@ -43,12 +43,8 @@ bool LayerSearch::even_out(double target, double quantum) {
   e.lookups = kMostLookups;
   e.quantum = quantum;
   e.target = target;
-  double room = open_room();
-  for (int32_t step = 0; quantum > 0 && room < 0 && step < gpus_; ++step) {
-    next_target();
-    room = open_room();
-  }
-  const bool even = room >= 0 && even_rest(gpus_, room);
+  for (int32_t step = 0; quantum > 0 && open_room() < 0 && step < gpus_; ++step) next_target();
+  const bool even = even_rest(gpus_);
   refresh_tokens();
   return even;
 }
@@ -84,8 +80,8 @@ void LayerSearch::next_target() {
   evening_.target = next;
 }
 
-// `room`: open_room(). False: nothing has changed.
-bool LayerSearch::even_rest(int32_t open, double room) {
+// `open`: how many GPUs are. False: nothing has changed.
+bool LayerSearch::even_rest(int32_t open) {
   Evening& e = evening_;
   int32_t gpu = -1;
   int32_t other = -1;
@@ -95,6 +91,7 @@ bool LayerSearch::even_rest(int32_t open, double room) {
     if (gpu < 0 || time(g) > time(gpu)) std::swap(gpu, other);
   }
   if (time(gpu) <= e.target * kSame) return true;
+  const double room = open_room();
   if (open == 1 || room < 0 || (e.lookups -= kLookupsOfAGpu) < 0) return false;
   if (open == 2) return even_pair(gpu, other);
   // What it must give: all it has above the target, and no more than its part of the room.
@@ -108,7 +105,7 @@ bool LayerSearch::even_rest(int32_t open, double room) {
   const auto rest = [&](std::span<int32_t> ours, std::span<int32_t> theirs) {
     if (e.lookups < 0 || !may_exchange_items(gpu, ours, theirs)) return false;
     for (size_t i = 0; i < ours.size(); ++i) exchange_items(ours[i], theirs[i]);
-    if (time(gpu) <= e.target * kSame && even_rest(open - 1, open_room())) return true;
+    if (time(gpu) <= e.target * kSame && even_rest(open - 1)) return true;
     for (size_t i = ours.size(); i-- > 0;) exchange_items(ours[i], theirs[i]);
     return false;
   };

@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <utility>
+#include <vector>
 
 #include "core/layer_search.h"
 #include "core/nearest_sum.h"
 
 namespace eplbd {
+
 // One slot, and the largest subsets of which there are not too many.
 void LayerSearch::list_subsets() {
   constexpr size_t kMostSubsets = 128;

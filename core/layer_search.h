@@ -101,7 +101,7 @@ class LayerSearch {
   double unused(int32_t gpu) const;
   double open_room() const;
   void next_target();
-  bool even_rest(int32_t open, double room);
+  bool even_rest(int32_t open);
   bool even_pair(int32_t gpu, int32_t other);
   void list_pairs(int32_t open, PairSums& pairs);
   template <typename Rest>
