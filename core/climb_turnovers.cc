@@ -64,6 +64,11 @@ void TurnoverSearch::experts_of(int32_t gpu, Candidate& best) {
   }
 }
 
+void TurnoverSearch::spare_for(int32_t gpu, int32_t expert, Candidate& best) {
+  gather_spares(gpu);
+  if (!spares_.empty()) find_spare_for(expert, best);
+}
+
 // Of the relief of an expert, after what its new replica does to the GPU that gets it: when it
 // adds as little as that of any that wants one.
 float TurnoverSearch::most_left() {

@@ -18,6 +18,8 @@ class TurnoverSearch {
   void spares_of(int32_t gpu, Candidate& best);
   void experts_of(int32_t gpu, Candidate& best);
   void beside_each_other(int32_t gpu, Candidate& best);
+  // The same for the best way to give this expert a replica more on another GPU.
+  void spare_for(int32_t gpu, int32_t expert, Candidate& best);
 
   // Of the sum of powers. Requires: the slot's GPU does not hold the expert.
   double change(int32_t slot, int32_t expert);

@@ -18,12 +18,14 @@ constexpr double kSteadyWeight = 0.3;
 // The climb looks further than the price: a small step may open a larger one.
 constexpr double kPriceOfAStep = 0.1;
 constexpr double kLeastGainOfAStep = 2e-5;
+// So many moves it takes to split an expert and make room; for less to win it is not tried.
+constexpr int32_t kMovesOfASplit = 10;
 
 // What a move must gain. The faster loads drift, the shorter a gain lasts; as long as that is not
 // known, what chance does is a hint. Each second that nothing can be decided in, as an update is
 // being applied, is one in which no move is spent: the price of a move falls as they get fewer.
-constexpr double kLeastPrice = 0.0008;
-constexpr double kMostPrice = 0.007;
+constexpr double kLeastPrice = 0.0006;
+constexpr double kMostPrice = 0.008;
 constexpr double kPricePerDrift = 0.56;
 constexpr double kPricePerError = 0.1;
 constexpr double kUsualMinGain = 0.003;
@@ -49,6 +51,9 @@ struct LayerPath {
 
   double gain(size_t count) const { return count == 0 ? 0 : points[count - 1].gain; }
   int32_t moves(size_t count) const { return count == 0 ? 0 : points[count - 1].moves; }
+  double value(double price) const {  // of all of it
+    return gain(points.size()) - price * moves(points.size());
+  }
 
   // Where going on from `taken` pays most per move, no further than `end`: how far, and what.
   std::pair<size_t, double> best_stretch(size_t end) const {
@@ -108,11 +113,18 @@ class Update {
     return loads.empty() ? loads : loads.subspan(layer * experts, experts);
   }
 
+  // Of a placement in which all GPUs are alike.
+  double perfect_peak() const { return 1 + std::log(live_gpus()) / sharpness_; }
+
+  bool start(int32_t layer) {
+    return climb_.start(request_.current->layer(layer), layer_of(request_.loads, layer),
+                        layer_of(request_.steady_loads, layer), kSteadyWeight);
+  }
+
   // What must change in any case goes to the map at once, what would pay is kept as a path.
   // Returns the layer's mean GPU load.
   double find_path(int32_t layer) {
-    if (!climb_.start(row(layer), layer_of(request_.loads, layer),
-                      layer_of(request_.steady_loads, layer), kSteadyWeight)) {
+    if (!start(layer)) {
       throw std::invalid_argument("layer " + std::to_string(layer) +
                                   ": the GPUs that are up have no place for every expert");
     }
@@ -123,32 +135,47 @@ class Update {
     return climb_.mean_load();
   }
 
+  // Two ways up, of which now one, now the other ends higher.
   void climb(int32_t layer) {
-    const double start = climb_.expected_peak(sharpness_);
+    const double peak = climb_.expected_peak(sharpness_);
     // A layer that nothing could improve by the price of one move.
-    const double perfect = 1 + std::log(live_gpus()) / sharpness_;
-    if (start <= request_.settle || start - perfect < price_) return;
+    if (peak <= request_.settle || peak - perfect_peak() < price_) return;
+    LayerPath path = go_up(layer, peak);
+    if (path.points.empty()) return;
+    start(layer);
+    climb_.harden();
+    LayerPath other = go_up(layer, peak);
+    paths_.push_back(path.value(price_) < other.value(price_) ? std::move(other) : std::move(path));
+  }
+
+  // Step by step from where the layer stands, back to where it paid most.
+  LayerPath go_up(int32_t layer, double start) {
     LayerPath path{.layer = layer, .weight = climb_.mean_load(), .points = {}};
     const double least = std::max(kPriceOfAStep * price_, kLeastGainOfAStep);
     double best_value = 0;
     size_t best = 0;
     int32_t moves = 0;
+    double peak = start;
+    bool split = false;
     // As many steps as exchange every slot: a climb ends sooner.
     while (path.points.size() < static_cast<size_t>(topology_.slots)) {
-      const auto step = climb_.improve(least);
+      auto step = climb_.improve(least);
+      if (!step && !split && peak - perfect_peak() > kMovesOfASplit * price_) {
+        step = climb_.split_heaviest();
+        split = true;
+      }
       if (!step) break;
       moves += step->moves;
-      const double peak = climb_.expected_peak(sharpness_);
+      peak = climb_.expected_peak(sharpness_);
       path.points.push_back({*step, start - peak, moves});
-      const double value = start - peak - price_ * moves;
-      if (value > best_value) {
-        best_value = value;
+      if (path.value(price_) > best_value) {
+        best_value = path.value(price_);
         best = path.points.size();
       }
       if (peak <= request_.settle) break;
     }
     path.points.resize(best);
-    if (best > 0) paths_.push_back(std::move(path));
+    return path;
   }
 
   void count_incoming(std::span<const int32_t> before, std::span<const int32_t> after) {

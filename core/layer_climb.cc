@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kMostDoublings = 1;
 constexpr double kNoChange = 1e-9;  // of the sum of powers: rounding
+constexpr float kAnyHarm = -1e29F;  // less than a change does that is allowed
 
 int32_t fullest_gpu(const LayerState& state) {
   const auto end = state.term.begin() + state.topology.gpus;
@@ -68,6 +69,36 @@ std::optional<ClimbStep> LayerClimb::improve(double least_gain) {
     if (state_.doublings == kMostDoublings) return std::nullopt;
     state_.raise_to(state_.doublings + 1);
   }
+}
+
+void LayerClimb::harden() {
+  state_.raise_to(kMostDoublings);
+  climbing_ = true;
+}
+
+std::optional<ClimbStep> LayerClimb::split_heaviest() {
+  state_.raise_to(0);
+  climbing_ = true;
+  const int32_t gpu = fullest_gpu(state_);
+  int32_t heaviest = kNoExpert;
+  float most = 0;
+  for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
+    float relief = 0;
+    for (const auto& lane : state_.lanes) {
+      relief += lane.weight * lane.share[slot] * state_.fall[slot];
+    }
+    if (relief <= most) continue;
+    most = relief;
+    heaviest = state_.row[slot];
+  }
+  if (heaviest == kNoExpert) return std::nullopt;
+  Candidate least_harm;
+  least_harm.worth = kAnyHarm;
+  turnovers_.spare_for(gpu, heaviest, least_harm);
+  if (least_harm.step.count == 0) return std::nullopt;
+  state_.pinned = heaviest;
+  state_.put(std::span(least_harm.step.changes, least_harm.step.count));
+  return least_harm.step;
 }
 
 ClimbStep LayerClimb::best_step(double least_gain) {

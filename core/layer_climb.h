@@ -43,6 +43,15 @@ class LayerClimb {
   // `least_gain` per move (of the soft maximum, in mean GPU loads).
   std::optional<ClimbStep> improve(double least_gain);
 
+  // improve() goes by a soft maximum first, then by a harder one; after this by the harder one
+  // alone.
+  void harden();
+
+  // The way out where improve() ends because no single change gains: one more replica for the
+  // expert whose would relieve the fullest GPU most, which stays. It makes its new GPU too full;
+  // improve() then finds room. Already carried out; nothing where there is no replica to spare.
+  std::optional<ClimbStep> split_heaviest();
+
  private:
   ClimbStep best_step(double least_gain);
 

@@ -75,6 +75,7 @@ void LayerState::start(std::span<const int32_t> slot_to_expert,
 
   raised_ = false;
   doublings = 0;
+  pinned = kNoExpert;
   row.assign(topology.slots, kNoExpert);
   replicas.assign(experts, 0);
   replicated.clear();

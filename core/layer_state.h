@@ -74,7 +74,8 @@ class LayerState {
   // A replica that can go: another GPU holds its expert, and its own GPU not twice.
   bool spare(int32_t slot) const {
     const int32_t old = row[slot];
-    return old != kNoExpert && replicas[old] > 1 && (!twice || copies(now, gpu_of[slot], old) == 1);
+    return old != kNoExpert && old != pinned && replicas[old] > 1 &&
+           (!twice || copies(now, gpu_of[slot], old) == 1);
   }
   bool group_may_lie_on(int32_t expert, int32_t gpu) const {
     return !grouped || group_may_lie_on_node(expert / topology.experts_per_group(), gpu);
@@ -118,6 +119,7 @@ class LayerState {
   Holders now, base;                // of those
   std::vector<int32_t> replicas;    // [experts]
   std::vector<int32_t> replicated;  // experts with more than one
+  int32_t pinned = kNoExpert;       // its replicas stay as many
   std::vector<char> arrived;        // [slots] its GPU did not hold its expert
   std::vector<int32_t> arrivals;    // [gpus] such slots
   std::vector<Lane> lanes;

@@ -84,6 +84,29 @@ TEST_CASE("real shapes come close to perfect with few moves", "[incremental]") {
   CHECK(count_moves(topology, initial, next).total < 8 * 90);
 }
 
+// No single change helps: a second replica of the heavy expert makes any other GPU as full.
+TEST_CASE("an expert that outgrew its GPU is split, and room is made for it", "[incremental]") {
+  constexpr int32_t kGpus = 8, kWidth = 4, kLight = 3;
+  const Topology topology = make_topology(1, kGpus * kWidth - kLight, kGpus * kWidth, kGpus);
+  // GPU 0 holds expert 0 and the light ones, each of which has a second replica on another GPU.
+  std::vector<int32_t> map(topology.slots);
+  for (int32_t slot = 0, next = 0; slot < topology.slots; ++slot) {
+    const int32_t gpu = slot / kWidth;
+    const bool second = slot % kWidth == 0 && gpu >= 1 && gpu <= kLight;
+    map[slot] = second ? gpu : next++;
+  }
+  std::vector<double> loads(topology.logical_experts, 250);
+  loads[0] = 1400;
+  for (int32_t expert = 1; expert <= kLight; ++expert) loads[expert] = 2;
+  const Placement current(topology, map);
+  const auto request = request_of(topology, loads, current);
+  REQUIRE(imbalance_of(topology, current, loads).whole_model > 1.4);
+  const Placement next = place(request);
+  check_valid(request, next);
+  CHECK(imbalance_of(topology, next, loads).whole_model < 1.2);
+  CHECK(count_moves(topology, current, next).total <= 16);
+}
+
 TEST_CASE("a balanced layer is left alone", "[incremental]") {
   const Topology topology = make_topology(4, 64, 72, 8);
   auto loads = drawn_loads(topology, 0.8, 5);
