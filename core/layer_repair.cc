@@ -16,10 +16,13 @@ bool LayerClimb::repair() {
   for (int32_t slot = 0; slot < state_.topology.slots; ++slot) {
     if (row[slot] == kNoExpert) continue;
     const int32_t gpu = state_.gpu_of[slot];
-    const auto before = state_.row_of(gpu).first(slot - gpu * state_.width);
-    const bool second =
-        !state_.twice && std::find(before.begin(), before.end(), row[slot]) != before.end();
-    if (state_.down(gpu) || second) emptied.push_back({slot, kNoExpert});
+    const auto second = [&] {
+      const auto before = state_.row_of(gpu).first(slot - gpu * state_.width);
+      return std::find(before.begin(), before.end(), row[slot]) != before.end();
+    };
+    if (state_.down(gpu) || (!state_.twice && state_.replicas[row[slot]] > 1 && second())) {
+      emptied.push_back({slot, kNoExpert});
+    }
   }
   state_.put(emptied);
   std::vector<int32_t> lost;

@@ -76,26 +76,38 @@ void LayerState::start(std::span<const int32_t> slot_to_expert,
   raised_ = false;
   doublings = 0;
   pinned = kNoExpert;
-  row.assign(topology.slots, kNoExpert);
-  replicas.assign(experts, 0);
-  replicated.clear();
+  row.assign(slot_to_expert.begin(), slot_to_expert.end());
+  base_row = row;
   arrived.assign(topology.slots, 0);
   std::fill(arrivals.begin(), arrivals.end(), 0);
-  now.clear(experts, topology.slots);
-  base.clear(experts, topology.slots);
-  if (grouped) on_node_.assign(static_cast<size_t>(topology.groups) * topology.nodes, 0);
-  base_row.assign(slot_to_expert.begin(), slot_to_expert.end());
-  for (int32_t slot = 0; slot < topology.slots; ++slot) {
-    if (base_row[slot] != kNoExpert) base.add(base_row[slot], slot);
-  }
-  for (int32_t slot = 0; slot < topology.slots; ++slot) put(slot, base_row[slot]);
-  if (grouped) {
-    spread_.assign(topology.groups, 0);
-    for (size_t i = 0; i < on_node_.size(); ++i) spread_[i / topology.nodes] += on_node_[i] > 0;
-  }
+  count_replicas();
   for (int32_t expert = 0; expert < experts; ++expert) share_out(expert);
   for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) touch(gpu);
   weigh_touched();
+}
+
+void LayerState::count_replicas() {
+  now.clear(experts, topology.slots);
+  replicas.assign(experts, 0);
+  replicated.clear();
+  if (grouped) on_node_.assign(static_cast<size_t>(topology.groups) * topology.nodes, 0);
+  for (int32_t slot = 0; slot < topology.slots; ++slot) {
+    const int32_t expert = row[slot];
+    if (expert == kNoExpert) continue;
+    now.add(expert, slot);
+    if (++replicas[expert] == 2) replicated.push_back(expert);
+    if (grouped) ++on_node(expert, gpu_of[slot]);
+  }
+  base = now;
+  if (!grouped) return;
+  spread_.assign(topology.groups, 0);
+  for (size_t i = 0; i < on_node_.size(); ++i) spread_[i / topology.nodes] += on_node_[i] > 0;
+}
+
+// Slots of the expert's group on the GPU's node.
+int32_t& LayerState::on_node(int32_t expert, int32_t gpu) {
+  const auto group = static_cast<size_t>(expert / topology.experts_per_group());
+  return on_node_[group * topology.nodes + topology.node_of(gpu)];
 }
 
 void LayerState::take_load(Lane& lane, const WeighedLoad& load) {
@@ -132,10 +144,6 @@ void LayerState::put(std::span<const SlotChange> changes) {
 
 void LayerState::put(int32_t slot, int32_t expert) {
   const int32_t gpu = gpu_of[slot];
-  const auto on_node = [&](int32_t which) -> int32_t& {
-    const auto group = static_cast<size_t>(which / topology.experts_per_group());
-    return on_node_[group * topology.nodes + topology.node_of(gpu)];
-  };
   if (const int32_t old = row[slot]; old != kNoExpert) {
     now.remove(old, slot);
     if (--replicas[old] == 1) {
@@ -144,7 +152,7 @@ void LayerState::put(int32_t slot, int32_t expert) {
     }
     arrivals[gpu] -= arrived[slot];
     for (Lane& lane : lanes) lane.share[slot] = 0;
-    if (grouped) --on_node(old);
+    if (grouped) --on_node(old, gpu);
   }
   row[slot] = expert;
   arrived[slot] = 0;
@@ -153,7 +161,7 @@ void LayerState::put(int32_t slot, int32_t expert) {
   if (++replicas[expert] == 2) replicated.push_back(expert);
   arrived[slot] = expert != base_row[slot] && copies(base, gpu, expert) == 0;
   arrivals[gpu] += arrived[slot];
-  if (grouped) ++on_node(expert);
+  if (grouped) ++on_node(expert, gpu);
 }
 
 // After its number of replicas, or where they lie, has changed.

@@ -135,6 +135,8 @@ class LayerState {
 
  private:
   bool group_may_lie_on_node(int32_t group, int32_t gpu) const;
+  void count_replicas();
+  int32_t& on_node(int32_t expert, int32_t gpu);
   void take_load(Lane& lane, const WeighedLoad& load);
   void put(int32_t slot, int32_t expert);
   void share_out(int32_t expert);
