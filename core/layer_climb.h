@@ -48,8 +48,8 @@ class LayerClimb {
   void harden();
 
   // The way out where improve() ends because no single change gains: one more replica for the
-  // expert whose would relieve the fullest GPU most, which stays. It makes its new GPU too full;
-  // improve() then finds room. Already carried out; nothing where there is no replica to spare.
+  // expert that relieves the fullest GPU most by it, and keeps it. It makes its new GPU too full;
+  // improve() then makes room. Already carried out; nothing where there is no replica to spare.
   std::optional<ClimbStep> split_heaviest();
 
  private:
