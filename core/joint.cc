@@ -169,11 +169,12 @@ class JointPlacer {
     search_.construct();
     plan.peak = std::numeric_limits<double>::infinity();
     const double tolerated = tolerance(speeds.size(), topology_.slots_per_gpu());
-    if (search_.peak() <= enough * (1 + tolerated) || even_out(speeds.size(), enough, tolerated)) {
+    if (search_.peak() <= enough * (1 + tolerated) ||
+        even_out(speeds.size(), enough, tolerated, random)) {
       return keep(plan);
     }
     search_.descend(enough * (1 + tolerated));
-    if (even_out(speeds.size(), enough, tolerated)) return keep(plan);
+    if (even_out(speeds.size(), enough, tolerated, random)) return keep(plan);
     keep(plan);
     if (plan.peak > enough * off_bound(tolerated)) {
       enough = std::max(enough, peak_bound(weights_, speeds, topology_.slots_per_gpu()));
@@ -187,13 +188,13 @@ class JointPlacer {
 
   // Exactly, where there are few GPUs; else single steps even out as well. Twice as far from the
   // bound is five times as easy.
-  bool even_out(size_t gpus, double enough, double tolerated) {
+  bool even_out(size_t gpus, double enough, double tolerated, Random& random) {
     constexpr size_t kFewGpus = 16;
     if (gpus > kFewGpus) return false;
     const double whole = quantum(enough * tolerated);
-    if (search_.even_out(enough * (1 + tolerated), whole)) return true;
+    if (search_.even_out(enough * (1 + tolerated), whole, random)) return true;
     for (double more = 2 * tolerated; more < kNear / 2; more *= 2) {
-      if (search_.even_out(enough * (1 + more), whole)) return true;
+      if (search_.even_out(enough * (1 + more), whole, random)) return true;
     }
     return false;
   }

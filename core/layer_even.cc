@@ -23,13 +23,11 @@ constexpr int32_t kLookupsOfAGpu = 10;
 constexpr int32_t kWide = 1 << 13;
 // What fixed point may be off, for all slots of a GPU.
 constexpr int32_t kRounding = 8;
-// A sum of whole steps this near to a whole one is one.
-constexpr double kWhole = 1e-4;
 constexpr double kSame = 1 + 1e-9;
 
 }  // namespace
 
-bool LayerSearch::even_out(double target, double quantum) {
+bool LayerSearch::even_out(double target, double quantum, Random& random) {
   Evening& e = evening_;
   const auto slots = static_cast<int32_t>(state_.expert_at.size());
   e.weight.resize(slots);
@@ -43,41 +41,18 @@ bool LayerSearch::even_out(double target, double quantum) {
   e.lookups = kMostLookups;
   e.quantum = quantum;
   e.target = target;
-  for (int32_t step = 0; quantum > 0 && open_room() < 0 && step < gpus_; ++step) next_target();
+  if (quantum > 0) {
+    saved_ = state_;
+    settle_fractions(random);
+  }
   const bool even = even_rest(gpus_);
+  if (!even && quantum > 0) go_back();
   refresh_tokens();
   return even;
 }
 
 double LayerSearch::excess(int32_t gpu) const {
   return state_.tokens[gpu] - evening_.target * speed_[gpu];
-}
-
-// What a GPU stays below the target in any case, as whole tokens come and go.
-double LayerSearch::unused(int32_t gpu) const {
-  const double quantum = evening_.quantum;
-  if (quantum == 0) return 0;
-  const double steps = -excess(gpu) / quantum;
-  return (steps - std::floor(steps + kWhole)) * quantum;
-}
-
-// Of the open GPUs together, what is to spare below the target.
-double LayerSearch::open_room() const {
-  double room = 0;
-  for (int32_t gpu = 0; gpu < gpus_; ++gpu) {
-    if (evening_.open[gpu]) room -= excess(gpu) + unused(gpu);
-  }
-  return room + gpus_ * kWhole * evening_.quantum;
-}
-
-// The least above this one at which some GPU can take more.
-void LayerSearch::next_target() {
-  double next = std::numeric_limits<double>::infinity();
-  for (int32_t gpu = 0; gpu < gpus_; ++gpu) {
-    const double more = evening_.quantum - std::max(unused(gpu), 0.0);
-    next = std::min(next, evening_.target + more * inverse_speed_[gpu]);
-  }
-  evening_.target = next;
 }
 
 // `open`: how many GPUs are. False: nothing has changed.

@@ -81,7 +81,10 @@ void LayerSearch::scatter(Random& random) {
 
 void LayerSearch::keep_unless_above(double peak_before) {
   refresh_tokens();
-  if (peak() <= peak_before) return;
+  if (peak() > peak_before) go_back();
+}
+
+void LayerSearch::go_back() {
   std::swap(state_, saved_);
   for (int32_t gpu = 0; gpu < gpus_; ++gpu) touch(gpu);
 }

@@ -43,8 +43,8 @@ class LayerSearch {
   // Exchanges slots until every GPU is at most at `target` (tokens / speed); false, and nothing
   // changes, when it finds no way. For few GPUs, and a target just above what is even. `quantum`:
   // what all weights are multiples of, where that counts next to the distance (0: it does not);
-  // then the target is raised to what whole steps of it can reach.
-  bool even_out(double target, double quantum);
+  // then the target is raised to what whole quanta can reach.
+  bool even_out(double target, double quantum, Random& random);
 
   // One attempt to leave a local optimum: a few random changes around the fullest GPU, then
   // descend(). Keeps the outcome unless the peak rose.
@@ -90,6 +90,9 @@ class LayerSearch {
     std::vector<int32_t> weight, slot_of;  // [items] weights in fixed point
     std::vector<int32_t> item_at;          // [slots]
     std::vector<uint8_t> open;             // [gpus]
+    std::vector<double> fraction;          // [slots] of a quantum, above whole ones
+    std::vector<int32_t> fractional;       // slots with one
+    std::vector<double> unused;            // [gpus] quanta
     std::vector<int16_t> paired;           // items
     // By the bit width of how many others are open, and whether they are listed.
     std::array<std::pair<PairSums, bool>, 32> pairs;
@@ -98,9 +101,15 @@ class LayerSearch {
     int32_t lookups = 0;  // left
   };
   double excess(int32_t gpu) const;
+  // layer_whole.cc
   double unused(int32_t gpu) const;
   double open_room() const;
-  void next_target();
+  void settle_fractions(Random& random);
+  int32_t list_fractions();
+  bool exchange_fractions();
+  void displace_fraction(Random& random);
+  void exchange_fraction(int32_t slot, int32_t other);
+
   bool even_rest(int32_t open);
   bool even_pair(int32_t gpu, int32_t other);
   void list_pairs(int32_t open, PairSums& pairs);
@@ -149,6 +158,7 @@ class LayerSearch {
   void touch(int32_t gpu);
   void refresh_tokens();
   void keep_unless_above(double peak_before);
+  void go_back();  // to saved_
   void kick(int32_t gpu, Random& random);
 
   int32_t experts_ = 0, gpus_ = 0, slots_per_gpu_ = 0;

@@ -190,6 +190,26 @@ TEST_CASE("joint evens out a node of eight GPUs to a few millionths of its mean"
   }
 }
 
+TEST_CASE("joint lays halves of a batch together where whole batches make all GPUs even") {
+  // Eight experts get the eight spare slots; odd numbers of batches of some are halved.
+  constexpr int kLayers = 24;
+  Instance node = instance(64, 9, 8, {});
+  node.topology.layers = kLayers;
+  Random random(5);
+  for (int layer = 0; layer < kLayers; ++layer) {
+    int batches = 0;
+    for (int i = 0; i < 64; ++i) {
+      int of_this = i < 8 ? 2000 + random.below(400) : 500 + random.below(700);
+      if (i == 63) of_this -= (batches + of_this) % 8;
+      batches += of_this;
+      node.loads.push_back(128.0 * of_this);
+    }
+  }
+  const auto map = place_jointly(node).slot_to_expert;
+  const auto layers = imbalance_of(node.topology, Placement(node.topology, map), node.loads).layers;
+  CHECK(*std::max_element(layers.begin(), layers.end()) <= 1 + 1e-9);
+}
+
 TEST_CASE("joint gives slow GPUs less") {
   Instance uneven = instance(16, 5, 4, {});
   uneven.topology.gpu_speeds = {1.0, 1.0, 2.0, 2.0};
