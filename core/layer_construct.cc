@@ -2,14 +2,54 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "core/descending.h"
 #include "core/layer_search.h"
 
 namespace eplbd {
 
-void LayerSearch::construct() {
+bool LayerSearch::construct(int32_t fewer, double most) {
   fill_water();
+  for (int32_t i = 0; i < fewer; ++i) {
+    if (!pass_replica_on(most)) return false;
+  }
+  if (fewer > 0) {
+    std::sort(order_.begin(), order_.end(), [&](int32_t a, int32_t b) {
+      return state_.share[a] != state_.share[b] ? state_.share[a] > state_.share[b] : a < b;
+    });
+  }
+  place_in_order();
+  return true;
+}
+
+// From the expert whose others then carry least, to the heaviest of those that are light anyway.
+// False, where they would carry more than `most`.
+bool LayerSearch::pass_replica_on(double most) {
+  const double usual =
+      std::accumulate(weight_.begin(), weight_.end(), 0.0) / (gpus_ * slots_per_gpu_);
+  int32_t from = -1;
+  int32_t to = -1;
+  double least = most;
+  for (int32_t expert = 0; expert < experts_; ++expert) {
+    const double weight = weight_[expert];
+    const int32_t count = state_.count[expert];
+    if (count == 1) {
+      if (weight < usual && (to < 0 || weight > weight_[to])) to = expert;
+    } else if (weight > usual) {
+      const double share = weight / (count - 1);
+      if (share > least || (share == least && (from < 0 || weight > weight_[from]))) continue;
+      least = share;
+      from = expert;
+    }
+  }
+  if (from < 0 || to < 0) return false;
+  state_.share[from] = weight_[from] / --state_.count[from];
+  state_.share[to] = weight_[to] / ++state_.count[to];
+  return true;
+}
+
+void LayerSearch::place_in_order() {
   state_.holders.assign(experts_ * words_, 0);
   state_.tokens.assign(static_cast<size_t>(gpus_), 0.0);
   state_.expert_at.assign(static_cast<size_t>(gpus_) * slots_per_gpu_, -1);

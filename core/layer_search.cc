@@ -59,10 +59,27 @@ void LayerSearch::descend(double target) {
 void LayerSearch::attempt(double target, Random& random) {
   saved_ = state_;
   const double before = peak();
-  const int32_t kicks = 1 + random.below(3);
-  for (int32_t i = 0; i < kicks; ++i) kick(i == 0 ? fullest() : random.below(gpus_), random);
+  kick_some(random);
   descend(target);
   keep_unless_above(before);
+}
+
+bool LayerSearch::attempt_exact(double target, double quantum, Random& random) {
+  constexpr double kFar = 1 + 3e-3;  // above that, what descend() leaves is hardly evened out
+  const RegionState start = state_;
+  const double before = peak();
+  kick_some(random);
+  descend(target);
+  const bool even =
+      peak() <= target || (peak() <= target * kFar && even_out(target, quantum, random));
+  saved_ = start;
+  keep_unless_above(before);
+  return even && peak() < before;
+}
+
+void LayerSearch::kick_some(Random& random) {
+  const int32_t kicks = 1 + random.below(3);
+  for (int32_t i = 0; i < kicks; ++i) kick(i == 0 ? fullest() : random.below(gpus_), random);
 }
 
 void LayerSearch::attempt_nearby(double target, Random& random) {

@@ -31,8 +31,10 @@ class LayerSearch {
   void reset(std::span<const double> weights, std::span<const double> speeds,
              int32_t slots_per_gpu);
 
-  // A first placement: spare replicas by water-filling, then the heaviest to the lightest GPU.
-  void construct();
+  // A first placement: spare replicas by water-filling, then the heaviest to the lightest GPU. So
+  // many replicas fewer of the hottest experts go to light ones; false, where one of those left
+  // would carry more than `most`.
+  bool construct(int32_t fewer, double most);
 
   // Or takes one as it is. Requires: valid, no expert twice on a GPU.
   void load(std::span<const int32_t> expert_at);
@@ -49,6 +51,9 @@ class LayerSearch {
   // One attempt to leave a local optimum: a few random changes around the fullest GPU, then
   // descend(). Keeps the outcome unless the peak rose.
   void attempt(double target, Random& random);
+
+  // And one that evens out what descend() leaves. True: the peak fell, to the target.
+  bool attempt_exact(double target, double quantum, Random& random);
 
   // A cheap attempt, for a peak just above the target: other slots of the same weight change
   // places first. Never raises the peak.
@@ -135,6 +140,8 @@ class LayerSearch {
   int32_t slot_of(int32_t gpu, int32_t expert) const;
 
   void fill_water();
+  bool pass_replica_on(double most);
+  void place_in_order();
   int32_t lightest_with_room(int32_t expert) const;
   int32_t make_room(int32_t expert);
   void put(int32_t gpu, int32_t expert);
@@ -160,6 +167,7 @@ class LayerSearch {
   void keep_unless_above(double peak_before);
   void go_back();  // to saved_
   void kick(int32_t gpu, Random& random);
+  void kick_some(Random& random);
 
   int32_t experts_ = 0, gpus_ = 0, slots_per_gpu_ = 0;
   size_t words_ = 0;

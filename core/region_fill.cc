@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/region_fill.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "core/bound.h"
+
+namespace eplbd {
+namespace {
+
+// Attempts at a region that is off its bound, before it is left: fewer the larger it is.
+constexpr int32_t kSlotAttempts = 24000;
+constexpr int32_t kExactAttempts = 160;
+constexpr int32_t kLeastAttempts = 8;
+constexpr int32_t kMostAttempts = 1600;
+constexpr int32_t kNearbyAttempts = 100;
+constexpr int32_t kLastAttempts = 6;
+constexpr double kNear = 5e-5;
+// Above that a start is hardly evened out by exchanges alone.
+constexpr double kFar = 1.05;
+constexpr int32_t kFewSlots = 64;
+constexpr int32_t kScatteredSlots = 24;
+constexpr int32_t kRounds = 8;
+constexpr int32_t kFewRounds = 3;
+constexpr int32_t kMostStarts = 8;
+constexpr int32_t kAttemptsOfAStart = 20;
+
+// So near to its bound a region counts as there. Fewer GPUs, and more slots on each, can be evened
+// out finer.
+double tolerance(size_t gpus, int32_t slots_per_gpu) {
+  return std::min(5.5e-6 * std::pow(gpus / 8.0, 2) * std::pow(9.0 / slots_per_gpu, 5), 5e-4);
+}
+
+}  // namespace
+
+void RegionFiller::take(std::span<const double> weights, std::span<const double> speeds) {
+  weights_ = weights;
+  speeds_ = speeds;
+  tolerated_ = tolerance(speeds.size(), slots_per_gpu_);
+  if (!more_slots_than_experts()) search_.reset(weights, speeds, slots_per_gpu_);
+}
+
+void RegionFiller::fill(double enough, RegionPlan& plan, Random& random) {
+  if (more_slots_than_experts()) return fill_with_copies(plan);
+  enough_ = enough;
+  quantum_ = quantum();
+  plan.peak = std::numeric_limits<double>::infinity();
+  search_.construct(0, enough_);
+  if (search_.peak() <= target() || even_out(random)) return keep(plan);
+  search_.descend(target());
+  const bool even = even_out(random);
+  keep(plan);
+  if (even) return;
+  if (plan.peak > off_bound()) search_more(plan, random);
+  search_.load(plan.expert_at);
+  for (int32_t i = 0; i < kLastAttempts && search_.peak() > target(); ++i) {
+    search_.attempt_nearby(target(), random);
+  }
+  keep(plan);
+}
+
+// More slots on a GPU than experts that may lie there: every GPU holds them all, the first ones
+// more than once, and all GPUs carry alike.
+void RegionFiller::fill_with_copies(RegionPlan& plan) const {
+  plan.expert_at.clear();
+  for (size_t gpu = 0; gpu < speeds_.size(); ++gpu) {
+    for (int32_t slot = 0; slot < slots_per_gpu_; ++slot) {
+      plan.expert_at.push_back(slot % static_cast<int32_t>(weights_.size()));
+    }
+  }
+  const double tokens = std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  plan.peak = tokens / static_cast<double>(speeds_.size()) /
+              *std::min_element(speeds_.begin(), speeds_.end());
+}
+
+double RegionFiller::bound() const {
+  if (more_slots_than_experts()) return 0;
+  return peak_bound(weights_, speeds_, slots_per_gpu_);
+}
+
+bool RegionFiller::at(double enough, const RegionPlan& plan) const {
+  return more_slots_than_experts() || plan.peak <= enough * (1 + tolerated_);
+}
+
+void RegionFiller::attempt(double enough, int32_t attempts, RegionPlan& plan, Random& random) {
+  constexpr double kStep = 0.5;  // of the way
+  search_.load(plan.expert_at);
+  for (int32_t i = 0; i < attempts; ++i) {
+    if (exact()) {
+      search_.attempt_exact(enough + kStep * (search_.peak() - enough), 0, random);
+    } else {
+      search_.attempt(enough, random);
+    }
+  }
+  keep(plan);
+}
+
+// Exact exchanges find a way for few GPUs; but not among so few slots that all there is to find is
+// which experts have how many replicas.
+bool RegionFiller::exact() const {
+  constexpr size_t kFewGpus = 16;
+  return speeds_.size() <= kFewGpus &&
+         static_cast<int32_t>(speeds_.size()) * slots_per_gpu_ > kScatteredSlots;
+}
+
+// A peak above that is worth more than a few last attempts.
+double RegionFiller::off_bound() const {
+  return enough_ * (1 + std::max(tolerated_, exact() ? kNear : std::min(8 * tolerated_, 1e-3)));
+}
+
+double RegionFiller::quantum() const {
+  const double least = enough_ * tolerated_;
+  uint64_t common = 0;
+  for (const double weight : weights_) {
+    if (weight != std::floor(weight) || weight >= 0x1p63) return 0;
+    common = std::gcd(common, static_cast<uint64_t>(weight));
+    if (common > 0 && static_cast<double>(common) < least) return 0;
+  }
+  return static_cast<double>(common);
+}
+
+void RegionFiller::keep(RegionPlan& plan) const {
+  if (search_.peak() >= plan.peak) return;
+  plan.expert_at.assign(search_.expert_at().begin(), search_.expert_at().end());
+  plan.peak = search_.peak();
+}
+
+// Twice as far from the bound is five times as easy.
+bool RegionFiller::even_out(Random& random) {
+  if (!exact() || search_.peak() > enough_ * kFar) return false;
+  double more = tolerated_;
+  do {
+    if (search_.even_out(enough_ * (1 + more), quantum_, random)) return true;
+    more *= 2;
+  } while (more < kNear / 2);
+  return false;
+}
+
+// Beside replicas of the hottest there may be too little room for what is next: so first with fewer
+// of them.
+void RegionFiller::search_more(RegionPlan& plan, Random& random) {
+  if (!exact()) {
+    enough_ = std::max(enough_, bound());
+    return search_by_steps(plan, random);
+  }
+  int32_t starts = 1;
+  for (; starts < kMostStarts && search_.construct(starts, enough_); ++starts) {
+    if (search_.peak() > enough_ * kFar) continue;
+    if (search_.even_out(target(), quantum_, random)) return keep(plan);
+  }
+  enough_ = std::max(enough_, bound());
+  search_exactly(starts, plan, random);
+}
+
+// From one start after another: random changes, and what they leave is evened out. The target
+// follows what proves possible.
+void RegionFiller::search_exactly(int32_t starts, RegionPlan& plan, Random& random) {
+  constexpr double kHarder = 0.25;
+  constexpr double kEasier = 1.2;
+  constexpr double kLower = 0.7;
+  double more = tolerated_;
+  for (int32_t i = 0; i < kExactAttempts && plan.peak > target(); ++i) {
+    if (i % kAttemptsOfAStart == 0) {
+      search_.construct((i / kAttemptsOfAStart + 1) % starts, enough_);
+      search_.descend(target());
+      even_out(random);
+      keep(plan);
+    }
+    more = std::max(std::min(more, kLower * (plan.peak / enough_ - 1)), tolerated_);
+    more *= search_.attempt_exact(enough_ * (1 + more), quantum_, random) ? kHarder : kEasier;
+    keep(plan);
+  }
+}
+
+// Far from the bound by large steps, near it by small ones. Where few slots make a trap of many a
+// local optimum, several times, from the start or from anywhere.
+void RegionFiller::search_by_steps(RegionPlan& plan, Random& random) {
+  const auto slots = static_cast<int32_t>(plan.expert_at.size());
+  const int32_t attempts = std::clamp(kSlotAttempts / slots, kLeastAttempts, kMostAttempts);
+  const int32_t rounds = slots <= kScatteredSlots ? kRounds : slots <= kFewSlots ? kFewRounds : 1;
+  for (int32_t round = 0; round < rounds && plan.peak > target(); ++round) {
+    if (round > 0) {
+      slots <= kScatteredSlots ? search_.scatter(random) : (void)search_.construct(0, enough_);
+    }
+    const double near = enough_ * (1 + std::max(tolerated_, kNear));
+    for (int32_t i = 0; i < attempts / rounds && search_.peak() > near; ++i) {
+      search_.attempt(target(), random);
+    }
+    const int32_t nearby = std::min(attempts / rounds, kNearbyAttempts);
+    for (int32_t i = 0; i < nearby && search_.peak() > off_bound(); ++i) {
+      search_.attempt_nearby(target(), random);
+    }
+    keep(plan);
+  }
+}
+
+}  // namespace eplbd
