@@ -14,13 +14,17 @@ bool LayerSearch::construct(int32_t fewer, double most) {
   for (int32_t i = 0; i < fewer; ++i) {
     if (!pass_replica_on(most)) return false;
   }
-  if (fewer > 0) {
-    std::sort(order_.begin(), order_.end(), [&](int32_t a, int32_t b) {
-      return state_.share[a] != state_.share[b] ? state_.share[a] > state_.share[b] : a < b;
-    });
-  }
+  sort_experts();
   place_in_order();
   return true;
+}
+
+void LayerSearch::sort_experts() {
+  if (ordered_) return;
+  std::sort(order_.begin(), order_.end(), [&](int32_t a, int32_t b) {
+    return state_.share[a] != state_.share[b] ? state_.share[a] > state_.share[b] : a < b;
+  });
+  ordered_ = true;
 }
 
 // From the expert whose others then carry least, to the heaviest of those that are light anyway.
@@ -46,6 +50,7 @@ bool LayerSearch::pass_replica_on(double most) {
   if (from < 0 || to < 0) return false;
   state_.share[from] = weight_[from] / --state_.count[from];
   state_.share[to] = weight_[to] / ++state_.count[to];
+  ordered_ = false;
   return true;
 }
 
@@ -75,6 +80,9 @@ void LayerSearch::load(std::span<const int32_t> expert_at) {
   state_.count.assign(static_cast<size_t>(experts_), 0);
   for (const int32_t expert : expert_at) ++state_.count[expert];
   state_.share.resize(static_cast<size_t>(experts_));
+  order_.resize(static_cast<size_t>(experts_));
+  std::iota(order_.begin(), order_.end(), 0);
+  ordered_ = false;
   for (int32_t expert = 0; expert < experts_; ++expert) {
     state_.share[expert] = weight_[expert] / state_.count[expert];
   }
@@ -125,6 +133,7 @@ void LayerSearch::fill_water() {
   above_.resize(order_.size());
   std::merge(order_.begin(), dry, dry, order_.end(), above_.begin(), heavier);
   std::swap(order_, above_);
+  ordered_ = true;
 }
 
 // -1: every GPU with room holds the expert already.

@@ -2,6 +2,7 @@
 // differ by what is to be given.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <utility>
@@ -43,6 +44,54 @@ void LayerSearch::list_subsets() {
                     kSumLanes);
 }
 
+// A replica of the GPU for a lighter one of whichever GPU has room for the difference: found by
+// weight, where exchange() tries GPU after GPU.
+bool LayerSearch::exchange_one(int32_t gpu, double target) {
+  sort_experts();
+  const double enough = most_of_the_way(gpu, target);
+  double room = 0;
+  for (int32_t other = 0; other < gpus_; ++other) {
+    room = std::max(room, enough * speed_[other] - state_.tokens[other]);
+  }
+  const double least = state_.tokens[gpu] - enough * speed_[gpu];
+  for (int32_t slot = gpu * slots_per_gpu_; slot < (gpu + 1) * slots_per_gpu_; ++slot) {
+    const int32_t expert = state_.expert_at[slot];
+    const double share = state_.share[expert];
+    const auto first = std::partition_point(order_.begin(), order_.end(), [&](int32_t other) {
+      return state_.share[other] > share - least;
+    });
+    for (auto other = first; other != order_.end(); ++other) {
+      const double given = share - state_.share[*other];
+      if (given > room) break;
+      if (holds(gpu, *other)) continue;
+      const int32_t holder = holder_with_room(*other, expert, given, enough);
+      if (holder < 0) continue;
+      swap_slots(slot, slot_of(holder, *other));
+      return true;
+    }
+  }
+  return false;
+}
+
+// A GPU that holds `expert` and could have `instead` there, which is heavier by `given`; -1: none.
+int32_t LayerSearch::holder_with_room(int32_t expert, int32_t instead, double given,
+                                      double enough) const {
+  for (size_t word = 0; word < words_; ++word) {
+    const uint64_t both = state_.holders[instead * words_ + word];
+    for (uint64_t bits = state_.holders[expert * words_ + word] & ~both; bits != 0;
+         bits &= bits - 1) {
+      const int32_t gpu = static_cast<int32_t>(word * 64) + std::countr_zero(bits);
+      if (state_.tokens[gpu] + given <= enough * speed_[gpu]) return gpu;
+    }
+  }
+  return -1;
+}
+
+// A step need not be the best there is, while it takes most of the way.
+double LayerSearch::most_of_the_way(int32_t gpu, double target) const {
+  return target + 0.3 * std::max(0.0, time(gpu) - target);
+}
+
 bool LayerSearch::exchange(int32_t gpu, int32_t kind, double target) {
   Exchange best;
   best.peak = time(gpu) * kProgress;
@@ -58,8 +107,7 @@ bool LayerSearch::exchange(int32_t gpu, int32_t kind, double target) {
     if (time(other) < time(emptiest)) emptiest = other;
   }
   consider(emptiest);
-  // A step need not be the best there is, while it takes most of the way.
-  const double enough = target + 0.3 * std::max(0.0, time(gpu) - target);
+  const double enough = most_of_the_way(gpu, target);
   for (int32_t other = 0; other < gpus_ && best.peak > enough; ++other) {
     if (other != emptiest) consider(other);
   }

@@ -46,11 +46,15 @@ void LayerSearch::descend(double target) {
   // Every step lowers the fullest GPU without making another as full, so it ends by itself; the
   // bound only keeps a long tail of tiny steps short.
   const int32_t most_steps = 8 * gpus_ * slots_per_gpu_;
+  constexpr int32_t kManyGpus = 17;
+  const bool many =
+      gpus_ >= kManyGpus;  // else to look at all of them costs little, and finds better
   for (int32_t step = 0; step < most_steps; ++step) {
     const int32_t gpu = fullest();
     if (time(gpu) <= target) return;
     // A replica more or less is too coarse a step next to the target.
-    const bool better = exchange(gpu, 0, target) || (kinds_ > 1 && exchange(gpu, 1, target)) ||
+    const bool better = (many && exchange_one(gpu, target)) || exchange(gpu, 0, target) ||
+                        (kinds_ > 1 && exchange(gpu, 1, target)) ||
                         (time(gpu) > target * kCoarse && replace(gpu));
     if (!better) return;
   }
@@ -103,6 +107,7 @@ void LayerSearch::keep_unless_above(double peak_before) {
 
 void LayerSearch::go_back() {
   std::swap(state_, saved_);
+  ordered_ = false;
   for (int32_t gpu = 0; gpu < gpus_; ++gpu) touch(gpu);
 }
 
@@ -204,6 +209,7 @@ void LayerSearch::replace_at(int32_t slot, int32_t expert) {
       touch(holder);
     });
     state_.share[changed] = share;
+    ordered_ = false;
   };
   const int32_t old = state_.expert_at[slot];
   state_.tokens[gpu] -= state_.share[old];

@@ -141,6 +141,7 @@ class LayerSearch {
 
   void fill_water();
   bool pass_replica_on(double most);
+  void sort_experts();
   void place_in_order();
   int32_t lightest_with_room(int32_t expert) const;
   int32_t make_room(int32_t expert);
@@ -149,6 +150,9 @@ class LayerSearch {
 
   int32_t fullest() const;
   // layer_exchange.cc
+  bool exchange_one(int32_t gpu, double target);
+  int32_t holder_with_room(int32_t expert, int32_t instead, double given, double enough) const;
+  double most_of_the_way(int32_t gpu, double target) const;
   bool exchange(int32_t gpu, int32_t kind, double target);
   void find_exchange(int32_t gpu, int32_t other, int32_t kind, Exchange& best);
   bool may_exchange(int32_t gpu, int32_t other, const Subset& ours, const Subset& theirs) const;
@@ -178,7 +182,8 @@ class LayerSearch {
   // While constructing: [gpus] slots filled; inverse_speed_, infinite where all are.
   std::vector<int32_t> filled_;
   std::vector<double> open_inverse_speed_;
-  std::vector<int32_t> order_, above_;  // experts
+  std::vector<int32_t> order_, above_;  // experts; order_: heaviest replicas first,
+  bool ordered_ = false;                // unless counts have changed
   std::vector<float> shares_;           // [experts]
   int32_t kinds_ = 0;
   std::array<std::vector<Subset>, kKinds> subsets_;
