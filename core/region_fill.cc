@@ -19,6 +19,7 @@ constexpr int32_t kMostAttempts = 1600;
 constexpr int32_t kNearbyAttempts = 100;
 constexpr int32_t kLastAttempts = 6;
 constexpr double kNear = 5e-5;
+constexpr double kCoarsest = 5e-4;
 // Above that a start is hardly evened out by exchanges alone.
 constexpr double kFar = 1.05;
 constexpr int32_t kFewSlots = 64;
@@ -30,8 +31,9 @@ constexpr int32_t kAttemptsOfAStart = 20;
 
 // So near to its bound a region counts as there. Fewer GPUs, and more slots on each, can be evened
 // out finer.
-double tolerance(size_t gpus, int32_t slots_per_gpu) {
-  return std::min(5.5e-6 * std::pow(gpus / 8.0, 2) * std::pow(9.0 / slots_per_gpu, 5), 5e-4);
+double tolerance(double gpus, double slots_per_gpu) {
+  const double fine = 5.5e-6 * std::pow(gpus / 8, 2) * std::pow(9 / slots_per_gpu, 5);
+  return std::min({fine, 2.5e-4 * std::sqrt(gpus / 32), kCoarsest});
 }
 
 }  // namespace
@@ -39,7 +41,7 @@ double tolerance(size_t gpus, int32_t slots_per_gpu) {
 void RegionFiller::take(std::span<const double> weights, std::span<const double> speeds) {
   weights_ = weights;
   speeds_ = speeds;
-  tolerated_ = tolerance(speeds.size(), slots_per_gpu_);
+  tolerated_ = tolerance(static_cast<double>(speeds.size()), slots_per_gpu_);
   if (!more_slots_than_experts()) search_.reset(weights, speeds, slots_per_gpu_);
 }
 
@@ -108,7 +110,8 @@ bool RegionFiller::exact() const {
 
 // A peak above that is worth more than a few last attempts.
 double RegionFiller::off_bound() const {
-  return enough_ * (1 + std::max(tolerated_, exact() ? kNear : std::min(8 * tolerated_, 1e-3)));
+  return enough_ *
+         (1 + std::max(tolerated_, exact() ? kNear : std::min(8 * tolerated_, kCoarsest)));
 }
 
 double RegionFiller::quantum() const {
