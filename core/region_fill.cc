@@ -131,14 +131,15 @@ void RegionFiller::keep(RegionPlan& plan) const {
   plan.peak = search_.peak();
 }
 
-// Twice as far from the bound is five times as easy.
+// Twice as far from the bound is five times as easy; and from there it is another start.
 bool RegionFiller::even_out(Random& random) {
   if (!exact() || search_.peak() > enough_ * kFar) return false;
-  double more = tolerated_;
-  do {
-    if (search_.even_out(enough_ * (1 + more), quantum_, random)) return true;
-    more *= 2;
-  } while (more < kNear / 2);
+  if (search_.even_out(target(), quantum_, random)) return true;
+  for (double more = 2 * tolerated_; more < kNear / 2; more *= 2) {
+    if (!search_.even_out(enough_ * (1 + more), quantum_, random)) continue;
+    search_.even_out(target(), quantum_, random);
+    return true;
+  }
   return false;
 }
 
