@@ -36,6 +36,11 @@ class LayerSearch {
   // would carry more than `most`.
   bool construct(int32_t fewer, double most);
 
+  // Where pairs(): two slots on each of GPUs that are alike. A first placement whose counts random
+  // changes have made better, so many or until the peak is at most `target`.
+  bool pairs() const;
+  void construct_pairs(double target, int32_t attempts, Random& random);
+
   // Or takes one as it is. Requires: valid, no expert twice on a GPU.
   void load(std::span<const int32_t> expert_at);
 
@@ -141,6 +146,12 @@ class LayerSearch {
 
   void fill_water();
   bool pass_replica_on(double most);
+  // layer_pairs.cc
+  double move_replicas(int32_t moves, double best, Random& random);
+  void list_shares();
+  void recount_in_order(int32_t expert, int32_t by);
+  double fullest_pair() const;
+
   void sort_experts();
   void place_in_order();
   int32_t lightest_with_room(int32_t expert) const;
@@ -182,9 +193,10 @@ class LayerSearch {
   // While constructing: [gpus] slots filled; inverse_speed_, infinite where all are.
   std::vector<int32_t> filled_;
   std::vector<double> open_inverse_speed_;
-  std::vector<int32_t> order_, above_;  // experts; order_: heaviest replicas first,
-  bool ordered_ = false;                // unless counts have changed
-  std::vector<float> shares_;           // [experts]
+  std::vector<int32_t> order_, above_;                 // experts; order_: heaviest replicas first,
+  bool ordered_ = false;                               // unless counts have changed
+  std::vector<float> shares_;                          // [experts]
+  std::vector<double> shares_in_order_, kept_shares_;  // [slots] heaviest first
   int32_t kinds_ = 0;
   std::array<std::vector<Subset>, kKinds> subsets_;
   std::array<std::vector<SumList>, kKinds> lists_;  // [kind][gpus]

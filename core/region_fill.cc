@@ -143,9 +143,20 @@ bool RegionFiller::even_out(Random& random) {
   return false;
 }
 
+// Two slots a GPU: counts alone decide, and steps between GPUs seldom change them well.
+void RegionFiller::search_pairs(RegionPlan& plan, Random& random) {
+  constexpr int32_t kChanges = 20000;
+  enough_ = std::max(enough_, bound());
+  search_.construct_pairs(target(), kChanges, random);
+  keep(plan);
+}
+
 // Beside replicas of the hottest there may be too little room for what is next: so first with fewer
 // of them.
 void RegionFiller::search_more(RegionPlan& plan, Random& random) {
+  if (search_.pairs() && static_cast<int32_t>(plan.expert_at.size()) > kScatteredSlots) {
+    return search_pairs(plan, random);
+  }
   if (!exact()) {
     enough_ = std::max(enough_, bound());
     return search_by_steps(plan, random);

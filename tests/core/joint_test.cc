@@ -224,6 +224,49 @@ TEST_CASE("joint gives the hottest fewer replicas where there is no room beside 
   }
 }
 
+TEST_CASE("joint at two slots a GPU is as good as long random changes of counts") {
+  constexpr int32_t kGpus = 144;
+  constexpr int32_t kExperts = 256;
+  Random random(11);
+  for (int i = 0; i < 4; ++i) {
+    Instance pairs = instance(kExperts, 2, kGpus, {});
+    for (int e = 0; e < kExperts; ++e) {
+      double normal = -6;
+      for (int u = 0; u < 12; ++u) normal += random.between(0, 1);
+      pairs.loads.push_back(1e5 * std::exp(0.5 * normal));
+    }
+    // The heaviest replica with the lightest, and so on: the best there is for given counts.
+    const auto fullest_pair = [&](const std::vector<int32_t>& counts) {
+      std::vector<double> shares;
+      for (size_t e = 0; e < counts.size(); ++e) {
+        shares.insert(shares.end(), counts[e], pairs.loads[e] / counts[e]);
+      }
+      std::sort(shares.begin(), shares.end());
+      double most = 0;
+      for (int32_t g = 0; g < kGpus; ++g) {
+        most = std::max(most, shares[g] + shares[2 * kGpus - 1 - g]);
+      }
+      return most;
+    };
+    std::vector<int32_t> counts(kExperts, 1);
+    for (int spare = 0; spare < 2 * kGpus - kExperts; ++spare) ++counts[random.below(kExperts)];
+    double least = fullest_pair(counts);
+    for (int change = 0; change < 10000; ++change) {
+      int32_t from = random.below(kExperts);
+      while (counts[from] == 1) from = random.below(kExperts);
+      auto changed = counts;
+      --changed[from];
+      ++changed[random.below(kExperts)];
+      const double most = fullest_pair(changed);
+      if (most > least) continue;
+      least = most;
+      counts = std::move(changed);
+    }
+    INFO("instance " << i);
+    CHECK(peak(pairs, place_jointly(pairs).slot_to_expert) <= least * 1.005);
+  }
+}
+
 TEST_CASE("joint lays halves of a batch together where whole batches make all GPUs even") {
   // Eight experts get the eight spare slots; odd numbers of batches of some are halved.
   constexpr int kLayers = 24;
