@@ -7,7 +7,9 @@
 #include <numeric>
 #include <vector>
 
+#include "core/duplicates.h"
 #include "core/group_packing.h"
+#include "core/imbalance.h"
 #include "core/layer_search.h"
 #include "core/policies.h"
 #include "core/random.h"
@@ -211,10 +213,40 @@ class Joint : public Balancer {
  public:
   explicit Joint(const BalancerOptions& options) : options_(options) {}
   BalanceResult place(const BalanceRequest& request) const override {
-    return JointPlacer(options_, request).place();
+    BalanceResult result = JointPlacer(options_, request).place();
+    take_lucky_layers(request, result);
+    return result;
   }
 
  private:
+  // Where a search stays far from even, `deepseek` may by chance have come closer.
+  void take_lucky_layers(const BalanceRequest& request, BalanceResult& result) const {
+    constexpr double kFar = 1 + 1e-3;
+    const Topology& topology = request.topology;
+    const auto peaks = [&](const Placement& placement) {
+      const auto loads = gpu_loads(topology, placement, request.loads);
+      std::vector<double> most;
+      for (auto row = loads.begin(); row != loads.end(); row += topology.gpus) {
+        most.push_back(*std::max_element(row, row + topology.gpus));
+      }
+      return most;
+    };
+    const Placement ours(topology, result.slot_to_expert);
+    const auto imbalance = imbalance_of(topology, ours, request.loads).layers;
+    if (*std::max_element(imbalance.begin(), imbalance.end()) <= kFar) return;
+    const Placement greedy(topology, make_deepseek(options_)->place(request).slot_to_expert);
+    const Placement theirs =
+        repair_duplicates(topology, greedy, request.loads, result.hierarchical);
+    const auto our_peak = peaks(ours);
+    const auto their_peak = peaks(theirs);
+    for (int32_t layer = 0; layer < topology.layers; ++layer) {
+      if (their_peak[layer] >= our_peak[layer]) continue;
+      const auto row = theirs.layer(layer);
+      std::copy(row.begin(), row.end(),
+                result.slot_to_expert.begin() + static_cast<ptrdiff_t>(layer) * topology.slots);
+    }
+  }
+
   BalancerOptions options_;
 };
 

@@ -197,9 +197,8 @@ void RegionFiller::search_by_steps(RegionPlan& plan, Random& random) {
   const int32_t attempts = std::clamp(kSlotAttempts / slots, kLeastAttempts, kMostAttempts);
   const int32_t rounds = slots <= kScatteredSlots ? kRounds : slots <= kFewSlots ? kFewRounds : 1;
   for (int32_t round = 0; round < rounds && plan.peak > target(); ++round) {
-    if (round > 0) {
-      slots <= kScatteredSlots ? search_.scatter(random) : (void)search_.construct(0, enough_);
-    }
+    if (round > 0 && slots <= kScatteredSlots) search_.scatter(random);
+    if (round > 0 && slots > kScatteredSlots) search_.construct(0, enough_);
     const double near = enough_ * (1 + std::max(tolerated_, kNear));
     for (int32_t i = 0; i < attempts / rounds && search_.peak() > near; ++i) {
       search_.attempt(target(), random);
