@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "core/bound.h"
+#include "core/every_placement.h"
 
 namespace eplbd {
 namespace {
@@ -151,9 +152,21 @@ void RegionFiller::search_pairs(RegionPlan& plan, Random& random) {
   keep(plan);
 }
 
+bool RegionFiller::few_placements() const {
+  return std::all_of(speeds_.begin(), speeds_.end(), [&](double s) { return s == speeds_[0]; }) &&
+         placements_are_few(static_cast<int32_t>(weights_.size()),
+                            static_cast<int32_t>(speeds_.size()), slots_per_gpu_);
+}
+
 // Beside replicas of the hottest there may be too little room for what is next: so first with fewer
 // of them.
 void RegionFiller::search_more(RegionPlan& plan, Random& random) {
+  if (few_placements()) {
+    const auto best = best_placement_below(plan.peak * speeds_[0], weights_,
+                                           static_cast<int32_t>(speeds_.size()), slots_per_gpu_);
+    if (!best.empty()) search_.load(best);
+    return keep(plan);
+  }
   if (search_.pairs() && static_cast<int32_t>(plan.expert_at.size()) > kScatteredSlots) {
     return search_pairs(plan, random);
   }

@@ -160,6 +160,20 @@ TEST_CASE("joint is no worse than deepseek and evolved on any layer") {
   }
 }
 
+TEST_CASE("joint is optimal where all placements can be tried") {
+  Random random(5);
+  for (int i = 0; i < 12; ++i) {
+    std::vector<double> loads;
+    for (int expert = 0; expert < 8; ++expert) {
+      loads.push_back(std::round(1e5 * std::pow(random.between(0.02, 1), 2)));
+    }
+    const Instance small = instance(8, 4, 4, std::move(loads));
+    INFO("instance " << i);
+    CHECK(peak(small, place_jointly(small).slot_to_expert) ==
+          Approx(Exhaustive(small).least()).epsilon(1e-9));
+  }
+}
+
 // Few slots beside heavy experts: the search stays far from even, and greedy packing may be lucky.
 TEST_CASE("joint is no worse than deepseek where neither comes near the bound") {
   Topology topology;
