@@ -49,6 +49,9 @@ class JointPlacer {
                          [&](const auto& speeds) { return speeds == speeds_.front(); });
   }
 
+  // After place(): some region stayed far from its bound.
+  bool far() const { return far_; }
+
   BalanceResult place() {
     BalanceResult result;
     result.hierarchical = regions_.hierarchical;
@@ -130,6 +133,7 @@ class JointPlacer {
     for (const int32_t region : order) {
       take(row, region, plan.regions[region]);
       filler_.fill(plan.peak, plan.regions[region], random);
+      far_ = far_ || filler_.far(plan.regions[region]);
       plan.peak = std::max(plan.peak, plan.regions[region].peak);
       if (plan.peak >= best.peak) return;
     }
@@ -200,6 +204,7 @@ class JointPlacer {
   const Regions regions_;
   GroupPackings packings_;
   const uint64_t seed_;
+  bool far_ = false;
   bool alike_ = true;                        // the regions: as many GPUs, as fast
   std::vector<std::vector<double>> speeds_;  // [regions][gpus]
   std::vector<double> region_speed_;         // [regions] their sum
@@ -213,15 +218,15 @@ class Joint : public Balancer {
  public:
   explicit Joint(const BalancerOptions& options) : options_(options) {}
   BalanceResult place(const BalanceRequest& request) const override {
-    BalanceResult result = JointPlacer(options_, request).place();
-    take_lucky_layers(request, result);
+    JointPlacer placer(options_, request);
+    BalanceResult result = placer.place();
+    if (placer.far()) take_lucky_layers(request, result);
     return result;
   }
 
  private:
-  // Where a search stays far from even, `deepseek` may by chance have come closer.
+  // Where the search stays far from its bound, `deepseek` may by chance have come closer.
   void take_lucky_layers(const BalanceRequest& request, BalanceResult& result) const {
-    constexpr double kFar = 1 + 1e-3;
     const Topology& topology = request.topology;
     const auto peaks = [&](const Placement& placement) {
       const auto loads = gpu_loads(topology, placement, request.loads);
@@ -232,8 +237,6 @@ class Joint : public Balancer {
       return most;
     };
     const Placement ours(topology, result.slot_to_expert);
-    const auto imbalance = imbalance_of(topology, ours, request.loads).layers;
-    if (*std::max_element(imbalance.begin(), imbalance.end()) <= kFar) return;
     const Placement greedy(topology, make_deepseek(options_)->place(request).slot_to_expert);
     const Placement theirs =
         repair_duplicates(topology, greedy, request.loads, result.hierarchical);

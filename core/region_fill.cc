@@ -65,6 +65,11 @@ void RegionFiller::fill(double enough, RegionPlan& plan, Random& random) {
   keep(plan);
 }
 
+bool RegionFiller::far(const RegionPlan& plan) const {
+  constexpr double kFarOff = 1 + 1e-3;
+  return !more_slots_than_experts() && plan.peak > enough_ * kFarOff;
+}
+
 // More slots on a GPU than experts that may lie there: every GPU holds them all, the first ones
 // more than once, and all GPUs carry alike.
 void RegionFiller::fill_with_copies(RegionPlan& plan) const {

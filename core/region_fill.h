@@ -28,6 +28,8 @@ class RegionFiller {
 
   // Sets expert_at and peak. A peak of `enough` needs no further search.
   void fill(double enough, RegionPlan& plan, Random& random);
+  // Whether what fill() found last stays far from what was asked, or from a bound of it.
+  bool far(const RegionPlan& plan) const;
 
   // For searches longer than fill()'s.
   double bound() const;
