@@ -18,14 +18,14 @@ constexpr double kSteadyWeight = 0.3;
 // The climb looks further than the price: a small step may open a larger one.
 constexpr double kPriceOfAStep = 0.1;
 constexpr double kLeastGainOfAStep = 2e-5;
-// So many moves it takes to split an expert and make room; for less to win it is not tried.
-constexpr int32_t kMovesOfASplit = 10;
+// Worth so many moves, a layer is worth more time: to split an expert, to go another way up.
+constexpr int32_t kMovesOfMuch = 10;
 
 // What a move must gain. The faster loads drift, the shorter a gain lasts; as long as that is not
 // known, what chance does is a hint. Each second that nothing can be decided in, as an update is
 // being applied, is one in which no move is spent: the price of a move falls as they get fewer.
 constexpr double kLeastPrice = 0.0006;
-constexpr double kMostPrice = 0.008;
+constexpr double kMostPrice = 0.0076;
 constexpr double kPricePerDrift = 0.56;
 constexpr double kPricePerError = 0.1;
 constexpr double kUsualMinGain = 0.003;
@@ -135,17 +135,19 @@ class Update {
     return climb_.mean_load();
   }
 
-  // Two ways up, of which now one, now the other ends higher.
+  // There are two ways up, of which now one, now the other ends higher.
   void climb(int32_t layer) {
     const double peak = climb_.expected_peak(sharpness_);
     // A layer that nothing could improve by the price of one move.
     if (peak <= request_.settle || peak - perfect_peak() < price_) return;
     LayerPath path = go_up(layer, peak);
-    if (path.points.empty()) return;
-    start(layer);
-    climb_.harden();
-    LayerPath other = go_up(layer, peak);
-    paths_.push_back(path.value(price_) < other.value(price_) ? std::move(other) : std::move(path));
+    if (path.value(price_) > kMovesOfMuch * price_) {
+      start(layer);
+      climb_.harden();
+      LayerPath other = go_up(layer, peak);
+      if (other.value(price_) > path.value(price_)) path = std::move(other);
+    }
+    if (!path.points.empty()) paths_.push_back(std::move(path));
   }
 
   // Step by step from where the layer stands, back to where it paid most.
@@ -160,7 +162,7 @@ class Update {
     // As many steps as exchange every slot: a climb ends sooner.
     while (path.points.size() < static_cast<size_t>(topology_.slots)) {
       auto step = climb_.improve(least);
-      if (!step && !split && peak - perfect_peak() > kMovesOfASplit * price_) {
+      if (!step && !split && peak - perfect_peak() > kMovesOfMuch * price_) {
         step = climb_.split_heaviest();
         split = true;
       }
