@@ -52,6 +52,9 @@ class Subscribers(DaemonTest):
             np.testing.assert_array_equal(follower.held[1], table)
         self.publisher.running = identity
         self.publisher.state(table, "applied")
+        # Enough of the same load that the update pays: else the daemon slows down, rightly.
+        for _ in range(40):
+            self.publisher.counts(load)
         return last
 
     def test_sixty_four_with_some_dead_and_some_frozen(self):
