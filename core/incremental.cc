@@ -170,8 +170,8 @@ class Update {
       moves += step->moves;
       peak = climb_.expected_peak(sharpness_);
       path.points.push_back({*step, start - peak, moves});
-      if (path.value(price_) > best_value) {
-        best_value = path.value(price_);
+      if (const double value = path.value(price_); value > best_value) {
+        best_value = value;
         best = path.points.size();
       }
       if (peak <= request_.settle) break;

@@ -2,7 +2,6 @@
 // each node the search engine, until the peak is at what the fullest node allows.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <numeric>
 #include <vector>

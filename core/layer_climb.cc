@@ -78,7 +78,6 @@ void LayerClimb::harden() {
 
 std::optional<ClimbStep> LayerClimb::split_heaviest() {
   state_.raise_to(0);
-  climbing_ = true;
   const int32_t gpu = fullest_gpu(state_);
   int32_t heaviest = kNoExpert;
   float most = 0;

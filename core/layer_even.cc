@@ -6,8 +6,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <bit>
-#include <cmath>
-#include <limits>
 
 #include "core/layer_search.h"
 

@@ -8,11 +8,6 @@
 
 namespace eplbd {
 
-bool LayerSearch::pairs() const {
-  return slots_per_gpu_ == 2 &&
-         std::all_of(speed_.begin(), speed_.end(), [&](double s) { return s == speed_.front(); });
-}
-
 void LayerSearch::construct_pairs(double target, int32_t attempts, Random& random) {
   fill_water();
   list_shares();

@@ -3,9 +3,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstdlib>
-#include <limits>
 #include <utility>
 
 #include "core/nearest_sum.h"
@@ -13,7 +11,6 @@
 namespace eplbd {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kCoarse = 1 + 1e-4;
 
 }  // namespace
@@ -46,9 +43,7 @@ void LayerSearch::descend(double target) {
   // Every step lowers the fullest GPU without making another as full, so it ends by itself; the
   // bound only keeps a long tail of tiny steps short.
   const int32_t most_steps = 8 * gpus_ * slots_per_gpu_;
-  constexpr int32_t kManyGpus = 17;
-  const bool many =
-      gpus_ >= kManyGpus;  // else to look at all of them costs little, and finds better
+  const bool many = gpus_ > kFewGpus;  // else to look at all costs little, and finds better
   for (int32_t step = 0; step < most_steps; ++step) {
     const int32_t gpu = fullest();
     if (time(gpu) <= target) return;
@@ -70,13 +65,13 @@ void LayerSearch::attempt(double target, Random& random) {
 
 bool LayerSearch::attempt_exact(double target, double quantum, Random& random) {
   constexpr double kFar = 1 + 3e-3;  // above that, what descend() leaves is hardly evened out
-  const RegionState start = state_;
+  RegionState start = state_;
   const double before = peak();
   kick_some(random);
   descend(target);
   const bool even =
       peak() <= target || (peak() <= target * kFar && even_out(target, quantum, random));
-  saved_ = start;
+  saved_ = std::move(start);
   keep_unless_above(before);
   return even && peak() < before;
 }

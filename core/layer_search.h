@@ -26,6 +26,9 @@ struct RegionState {
 
 class LayerSearch {
  public:
+  // For so many, or fewer, more thorough ways are cheap enough.
+  static constexpr int32_t kFewGpus = 16;
+
   // Experts and GPUs are numbered from 0 within the region. `speeds` [gpus], all above 0.
   // Requires: slots_per_gpu <= weights.size() <= slots_per_gpu * speeds.size().
   void reset(std::span<const double> weights, std::span<const double> speeds,
@@ -36,9 +39,8 @@ class LayerSearch {
   // would carry more than `most`.
   bool construct(int32_t fewer, double most);
 
-  // Where pairs(): two slots on each of GPUs that are alike. A first placement whose counts random
-  // changes have made better, so many or until the peak is at most `target`.
-  bool pairs() const;
+  // A first placement whose counts random changes have made better, so many or until the peak is at
+  // most `target`. Requires: two slots a GPU, all GPUs as fast.
   void construct_pairs(double target, int32_t attempts, Random& random);
 
   // Or takes one as it is. Requires: valid, no expert twice on a GPU.

@@ -109,9 +109,8 @@ void RegionFiller::attempt(double enough, int32_t attempts, RegionPlan& plan, Ra
 // Exact exchanges find a way for few GPUs; but not among so few slots that all there is to find is
 // which experts have how many replicas.
 bool RegionFiller::exact() const {
-  constexpr size_t kFewGpus = 16;
-  return speeds_.size() <= kFewGpus &&
-         static_cast<int32_t>(speeds_.size()) * slots_per_gpu_ > kScatteredSlots;
+  const auto gpus = static_cast<int32_t>(speeds_.size());
+  return gpus <= LayerSearch::kFewGpus && gpus * slots_per_gpu_ > kScatteredSlots;
 }
 
 // A peak above that is worth more than a few last attempts.
@@ -157,10 +156,13 @@ void RegionFiller::search_pairs(RegionPlan& plan, Random& random) {
   keep(plan);
 }
 
+bool RegionFiller::alike() const {
+  return std::all_of(speeds_.begin(), speeds_.end(), [&](double s) { return s == speeds_[0]; });
+}
+
 bool RegionFiller::few_placements() const {
-  return std::all_of(speeds_.begin(), speeds_.end(), [&](double s) { return s == speeds_[0]; }) &&
-         placements_are_few(static_cast<int32_t>(weights_.size()),
-                            static_cast<int32_t>(speeds_.size()), slots_per_gpu_);
+  return alike() && placements_are_few(static_cast<int32_t>(weights_.size()),
+                                       static_cast<int32_t>(speeds_.size()), slots_per_gpu_);
 }
 
 // Beside replicas of the hottest there may be too little room for what is next: so first with fewer
@@ -172,7 +174,8 @@ void RegionFiller::search_more(RegionPlan& plan, Random& random) {
     if (!best.empty()) search_.load(best);
     return keep(plan);
   }
-  if (search_.pairs() && static_cast<int32_t>(plan.expert_at.size()) > kScatteredSlots) {
+  if (slots_per_gpu_ == 2 && alike() &&
+      static_cast<int32_t>(plan.expert_at.size()) > kScatteredSlots) {
     return search_pairs(plan, random);
   }
   if (!exact()) {

@@ -47,6 +47,7 @@ class RegionFiller {
   double quantum() const;
   void keep(RegionPlan& plan) const;
   bool even_out(Random& random);
+  bool alike() const;  // the GPUs
   bool few_placements() const;
   void search_pairs(RegionPlan& plan, Random& random);
   void search_more(RegionPlan& plan, Random& random);

@@ -93,6 +93,11 @@ class Exhaustive {
   double least_ = 1e300;
 };
 
+std::vector<double> joint_imbalances(const Instance& x) {  // [layers]
+  const Placement placement(x.topology, place_jointly(x).slot_to_expert);
+  return imbalance_of(x.topology, placement, x.loads).layers;
+}
+
 Instance random_small_instance(Random& random) {
   constexpr int32_t kShapes[][3] = {{4, 2, 3}, {5, 2, 4}, {6, 2, 4}, {6, 3, 3}, {5, 3, 4},
                                     {6, 2, 3}, {7, 3, 3}, {6, 4, 3}, {8, 4, 2}, {4, 1, 6}};
@@ -185,8 +190,9 @@ TEST_CASE("joint is no worse than deepseek where neither comes near the bound") 
   std::vector<double> loads;
   for (int32_t layer = 0; layer < topology.layers; ++layer) {
     std::vector<double> row;
-    for (int32_t rank = 1; rank <= topology.logical_experts; ++rank)
+    for (int32_t rank = 1; rank <= topology.logical_experts; ++rank) {
       row.push_back(std::round(1e8 / rank));
+    }
     for (int32_t i = topology.logical_experts - 1; i > 0; --i) {
       std::swap(row[i], row[random.below(i + 1)]);
     }
@@ -244,9 +250,7 @@ TEST_CASE("joint evens out five slots a GPU to a few ten thousandths") {
   for (int i = 0; i < 12 * 32; ++i) {
     small.loads.push_back(1e5 * std::exp(3 * (random.between(0, 1) - 0.5)));
   }
-  const auto map = place_jointly(small).slot_to_expert;
-  const auto layers =
-      imbalance_of(small.topology, Placement(small.topology, map), small.loads).layers;
+  const auto layers = joint_imbalances(small);
   CHECK(*std::max_element(layers.begin(), layers.end()) <= 1 + 3e-4);
 }
 
@@ -261,8 +265,7 @@ TEST_CASE("joint gives the hottest fewer replicas where there is no room beside 
     node.loads.push_back(1e8);
     for (int i = 0; i < 63; ++i) node.loads.push_back(std::round(1e8 / (4 + random.below(253))));
   }
-  const auto map = place_jointly(node).slot_to_expert;
-  const auto layers = imbalance_of(node.topology, Placement(node.topology, map), node.loads).layers;
+  const auto layers = joint_imbalances(node);
   const auto bound =
       imbalance_bound({Policy::joint}, {.topology = node.topology, .loads = node.loads}).layers;
   for (int layer = 0; layer < kLayers; ++layer) {
@@ -329,8 +332,7 @@ TEST_CASE("joint lays halves of a batch together where whole batches make all GP
       node.loads.push_back(128.0 * of_this);
     }
   }
-  const auto map = place_jointly(node).slot_to_expert;
-  const auto layers = imbalance_of(node.topology, Placement(node.topology, map), node.loads).layers;
+  const auto layers = joint_imbalances(node);
   CHECK(*std::max_element(layers.begin(), layers.end()) <= 1 + 1e-9);
 }
 
