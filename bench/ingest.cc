@@ -16,11 +16,11 @@
 #include <zmq.hpp>
 
 #include "daemon/background.h"
-#include "daemon/counts_subscriber.h"
 #include "daemon/deployment.h"
-#include "daemon/placement_publisher.h"
-#include "daemon/state_file.h"
-#include "daemon/wire.h"
+#include "daemon/formats/wire.h"
+#include "daemon/net/counts_subscriber.h"
+#include "daemon/net/placement_publisher.h"
+#include "daemon/store/state_file.h"
 
 namespace {
 

@@ -18,9 +18,9 @@
 #include <vector>
 
 #include "bench/online_picture.h"
-#include "core/balancer.h"
-#include "core/imbalance.h"
-#include "core/migration.h"
+#include "core/balance/balancer.h"
+#include "core/model/imbalance.h"
+#include "core/model/migration.h"
 #include "eplbctl/replay.h"
 
 namespace eplbd {

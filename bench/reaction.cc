@@ -14,8 +14,8 @@
 
 #include "config/config.h"
 #include "daemon/daemon.h"
+#include "daemon/formats/wire.h"
 #include "daemon/log.h"
-#include "daemon/wire.h"
 
 namespace {
 

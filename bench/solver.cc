@@ -20,9 +20,9 @@
 #include <string>
 #include <vector>
 
-#include "core/balancer.h"
-#include "core/bound.h"
-#include "core/imbalance.h"
+#include "core/balance/balancer.h"
+#include "core/balance/bound.h"
+#include "core/model/imbalance.h"
 #include "eplbctl/trace_file.h"
 
 namespace eplbd {

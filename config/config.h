@@ -9,9 +9,9 @@
 #include <string_view>
 #include <vector>
 
-#include "core/rebalancer.h"
-#include "core/time.h"
-#include "core/topology.h"
+#include "core/decide/rebalancer.h"
+#include "core/model/time.h"
+#include "core/model/topology.h"
 
 namespace eplbd {
 

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "config/yaml_node.h"
-#include "core/time.h"
+#include "core/model/time.h"
 
 namespace eplbd {
 

@@ -16,7 +16,7 @@
 
 #include "config/config.h"
 #include "config/yaml_node.h"
-#include "core/time.h"
+#include "core/model/time.h"
 
 namespace eplbd {
 

@@ -4,7 +4,7 @@
 
 #include <chrono>
 
-#include "core/time.h"
+#include "core/model/time.h"
 
 namespace eplbd {
 

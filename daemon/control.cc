@@ -93,7 +93,7 @@ std::optional<double> pause_seconds(const Json& json) {
 std::optional<Mode> mode_of(const Json& json) {
   if (absent(json, "mode")) return std::nullopt;
   const auto mode =
-      json["mode"].is_string() ? mode_from(json["mode"].get<std::string>()) : std::nullopt;
+      json["mode"].is_string() ? from_name<Mode>(json["mode"].get<std::string>()) : std::nullopt;
   if (!mode) throw std::runtime_error("mode must be observe, shadow, active or null");
   return mode;
 }

@@ -31,7 +31,7 @@
 #include <string>
 
 #include "daemon/deployment.h"
-#include "daemon/http_server.h"
+#include "daemon/net/http_server.h"
 
 namespace eplbd {
 

@@ -4,7 +4,7 @@
 #include <array>
 #include <chrono>
 
-#include "daemon/npy.h"
+#include "daemon/formats/npy.h"
 
 namespace eplbd {
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "core/time.h"
-#include "core/topology.h"
+#include "core/model/time.h"
+#include "core/model/topology.h"
 
 namespace eplbd {
 

@@ -18,16 +18,16 @@
 #include "daemon/background.h"
 #include "daemon/clock.h"
 #include "daemon/control.h"
-#include "daemon/counts_subscriber.h"
-#include "daemon/curve_server.h"
 #include "daemon/deployment.h"
+#include "daemon/formats/wire.h"
 #include "daemon/http_routes.h"
-#include "daemon/http_server.h"
 #include "daemon/log.h"
-#include "daemon/placement_publisher.h"
-#include "daemon/state_file.h"
+#include "daemon/net/counts_subscriber.h"
+#include "daemon/net/curve_server.h"
+#include "daemon/net/http_server.h"
+#include "daemon/net/placement_publisher.h"
+#include "daemon/store/state_file.h"
 #include "daemon/version.h"
-#include "daemon/wire.h"
 
 namespace eplbd {
 namespace {

@@ -9,10 +9,10 @@
 
 #include "daemon/background.h"
 #include "daemon/clock.h"
-#include "daemon/placement_publisher.h"
-#include "daemon/state_file.h"
-#include "daemon/utf8.h"
-#include "daemon/wire.h"
+#include "daemon/formats/utf8.h"
+#include "daemon/formats/wire.h"
+#include "daemon/net/placement_publisher.h"
+#include "daemon/store/state_file.h"
 
 namespace eplbd {
 namespace {

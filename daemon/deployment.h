@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-#include "core/rebalancer.h"
+#include "core/decide/rebalancer.h"
 #include "daemon/counts_totals.h"
 #include "daemon/journal.h"
 #include "daemon/log.h"
@@ -128,7 +128,7 @@ class Deployment {
   std::string last_logged_;
   TimePoint sampled_at_{};
   double floor_ = 0;  // of the imbalance, as sampled; it costs more than the rest of a snapshot
-  LogLimit reject_log_[kRejectReasons];
+  LogLimit reject_log_[kCount<RejectReason>];
   LogLimit would_update_log_{std::chrono::minutes(1)};
 };
 

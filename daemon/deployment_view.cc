@@ -6,9 +6,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "core/bound.h"
-#include "core/imbalance.h"
-#include "core/noise_floor.h"
+#include "core/balance/bound.h"
+#include "core/model/imbalance.h"
+#include "core/model/noise_floor.h"
 #include "daemon/deployment.h"
 
 namespace eplbd {

@@ -6,8 +6,8 @@
 #include <stdexcept>
 
 #include "daemon/clock.h"
+#include "daemon/formats/placement_format.h"
 #include "daemon/page/page.h"
-#include "daemon/placement_format.h"
 
 namespace eplbd {
 namespace {

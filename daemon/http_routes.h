@@ -5,7 +5,7 @@
 #include <functional>
 
 #include "daemon/deployment.h"
-#include "daemon/http_server.h"
+#include "daemon/net/http_server.h"
 #include "daemon/status_json.h"
 
 namespace eplbd {

@@ -8,8 +8,8 @@
 #include <deque>
 #include <string>
 
-#include "core/decision.h"
-#include "core/time.h"
+#include "core/decide/decision.h"
+#include "core/model/time.h"
 
 namespace eplbd {
 

@@ -11,7 +11,7 @@
 #include "config/config.h"
 #include "daemon/daemon.h"
 #include "daemon/log.h"
-#include "daemon/state_file.h"
+#include "daemon/store/state_file.h"
 #include "daemon/version.h"
 
 namespace {

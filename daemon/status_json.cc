@@ -5,7 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "core/imbalance.h"
+#include "core/model/imbalance.h"
 #include "daemon/version.h"
 
 namespace eplbd {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "core/time.h"
+#include "core/model/time.h"
 #include "daemon/deployment.h"
 
 namespace eplbd {

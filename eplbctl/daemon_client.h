@@ -5,7 +5,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
-#include "core/topology.h"
+#include "core/model/topology.h"
 #include "eplbctl/http_client.h"
 
 namespace eplbd {

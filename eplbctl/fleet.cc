@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <zmq.hpp>
 
-#include "core/placement.h"
+#include "core/model/placement.h"
 #include "eplbctl/key_file.h"
 
 namespace eplbd {

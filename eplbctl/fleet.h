@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/topology.h"
+#include "core/model/topology.h"
 #include "eplbctl/placement_follower.h"
 
 namespace eplbd {

@@ -10,7 +10,7 @@
 #include <iostream>
 
 #include "config/config.h"
-#include "core/imbalance.h"
+#include "core/model/imbalance.h"
 #include "eplbctl/errors.h"
 #include "eplbctl/http_client.h"
 #include "eplbctl/load_view.h"

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "core/topology.h"
+#include "core/model/topology.h"
 #include "eplbctl/fleet.h"
 #include "eplbctl/traffic.h"
 

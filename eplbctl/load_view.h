@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "core/placement.h"
+#include "core/model/placement.h"
 
 namespace eplbd {
 

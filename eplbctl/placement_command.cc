@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "core/migration.h"
+#include "core/model/migration.h"
 #include "eplbctl/errors.h"
 #include "eplbctl/file.h"
 #include "eplbctl/orders.h"

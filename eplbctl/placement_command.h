@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "daemon/placement_format.h"
+#include "daemon/formats/placement_format.h"
 #include "eplbctl/daemon_client.h"
 
 namespace eplbd {

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "daemon/npy.h"
+#include "daemon/formats/npy.h"
 #include "eplbctl/file.h"
 #include "eplbctl/nested_list.h"
 

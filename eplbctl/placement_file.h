@@ -1,12 +1,12 @@
-// Reads placements in the formats of daemon/placement_format.h.
+// Reads placements in the formats of daemon/formats/placement_format.h.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <string>
 
-#include "core/placement.h"
-#include "core/topology.h"
-#include "daemon/placement_format.h"
+#include "core/model/placement.h"
+#include "core/model/topology.h"
+#include "daemon/formats/placement_format.h"
 
 namespace eplbd {
 

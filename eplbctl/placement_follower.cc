@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/migration.h"
+#include "core/model/migration.h"
 
 namespace eplbd {
 

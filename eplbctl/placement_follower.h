@@ -5,10 +5,10 @@
 
 #include <optional>
 
-#include "core/rebalancer.h"
-#include "core/time.h"
-#include "core/worker_report.h"
-#include "daemon/wire.h"
+#include "core/decide/rebalancer.h"
+#include "core/model/time.h"
+#include "core/workers/worker_report.h"
+#include "daemon/formats/wire.h"
 
 namespace eplbd {
 

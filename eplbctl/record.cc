@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "daemon/counts_totals.h"
-#include "daemon/npy.h"
+#include "daemon/formats/npy.h"
 #include "eplbctl/trace_writer.h"
 
 namespace eplbd {

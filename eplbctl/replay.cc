@@ -42,7 +42,7 @@ RebalancerOptions rules_of(const ReplayOptions& options, const std::string& conf
 std::vector<Rules> rules_to_compare(const ReplayOptions& options) {
   std::vector<Rules> all;
   for (const std::string& name : options.compared) {
-    const std::optional<Policy> policy = policy_from(name);
+    const std::optional<Policy> policy = from_name<Policy>(name);
     Rules rules{name, rules_of(options, policy ? options.config : name)};
     if (policy) rules.options.balancer.policy = *policy;
     all.push_back(std::move(rules));

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/rebalancer.h"
+#include "core/decide/rebalancer.h"
 #include "eplbctl/shape.h"
 #include "eplbctl/trace_file.h"
 

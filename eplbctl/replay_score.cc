@@ -3,8 +3,8 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "core/imbalance.h"
-#include "core/migration.h"
+#include "core/model/imbalance.h"
+#include "core/model/migration.h"
 #include "eplbctl/replay.h"
 #include "eplbctl/virtual_group.h"
 

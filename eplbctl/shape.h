@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "core/topology.h"
+#include "core/model/topology.h"
 
 namespace eplbd {
 

@@ -8,9 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "core/bound.h"
-#include "core/imbalance.h"
-#include "core/migration.h"
+#include "core/balance/bound.h"
+#include "core/model/imbalance.h"
+#include "core/model/migration.h"
 #include "eplbctl/errors.h"
 #include "eplbctl/placement_file.h"
 #include "eplbctl/trace_file.h"

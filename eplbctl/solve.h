@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "core/balancer.h"
+#include "core/balance/balancer.h"
 #include "eplbctl/shape.h"
 
 namespace eplbd {

@@ -7,7 +7,7 @@
 #include <optional>
 #include <stdexcept>
 
-#include "daemon/npy.h"
+#include "daemon/formats/npy.h"
 #include "eplbctl/file.h"
 #include "eplbctl/nested_list.h"
 

@@ -12,7 +12,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "daemon/npy.h"
+#include "daemon/formats/npy.h"
 
 namespace eplbd {
 namespace {

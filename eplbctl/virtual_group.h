@@ -7,7 +7,7 @@
 #include <optional>
 #include <span>
 
-#include "core/rebalancer.h"
+#include "core/decide/rebalancer.h"
 
 namespace eplbd {
 

@@ -131,7 +131,7 @@ struct Metrics::Impl {
                                    "Routed (token, expert) pairs that were added to the window.");
   std::vector<Counter*> counts_rejected = counters_by<RejectReason>(
       "eplbd_counts_rejected_total", "Messages of workers that were dropped whole, by reason.",
-      "reason", kRejectReasons);
+      "reason", kCount<RejectReason>);
   Counter& counts_lost = counter("eplbd_counts_lost_total",
                                  "Messages of workers that never came: gaps in their sequences.");
   Counter& counts_duplicates =
@@ -183,10 +183,10 @@ struct Metrics::Impl {
   Gauge& window_half_life =
       gauge("eplbd_window_half_life_seconds", "Half-life of the load window in force.");
 
-  std::vector<Counter*> decisions =
-      counters_by<Verdict>("eplbd_decisions_total", "Decisions, by verdict.", "verdict", kVerdicts);
+  std::vector<Counter*> decisions = counters_by<Verdict>(
+      "eplbd_decisions_total", "Decisions, by verdict.", "verdict", kCount<Verdict>);
   std::vector<Counter*> updates = counters_by<UpdateReason>(
-      "eplbd_updates_total", "Placements published, by reason.", "reason", kUpdateReasons);
+      "eplbd_updates_total", "Placements published, by reason.", "reason", kCount<UpdateReason>);
   Counter& moves =
       counter("eplbd_moves_total", "Slots whose new expert its GPU had to fetch, published.");
   Counter& publications_repeated =

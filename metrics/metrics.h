@@ -10,12 +10,12 @@
 #include <string_view>
 #include <vector>
 
-#include "core/decision.h"
-#include "core/group_state.h"
-#include "core/placement.h"
-#include "core/source_table.h"
-#include "core/topology.h"
-#include "core/worker_report.h"
+#include "core/decide/decision.h"
+#include "core/model/placement.h"
+#include "core/model/topology.h"
+#include "core/workers/group_state.h"
+#include "core/workers/source_table.h"
+#include "core/workers/worker_report.h"
 
 namespace eplbd {
 

@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "core/placement.h"
-#include "core/rebalancer.h"
-#include "core/time.h"
-#include "core/topology.h"
-#include "core/worker_report.h"
+#include "core/decide/rebalancer.h"
+#include "core/model/placement.h"
+#include "core/model/time.h"
+#include "core/model/topology.h"
+#include "core/workers/worker_report.h"
 
 namespace eplbd {
 

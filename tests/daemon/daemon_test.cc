@@ -8,8 +8,8 @@
 #include <regex>
 #include <set>
 
-#include "daemon/state_file.h"
-#include "daemon/utf8.h"
+#include "daemon/formats/utf8.h"
+#include "daemon/store/state_file.h"
 #include "tests/daemon/running.h"
 
 using namespace eplbd;

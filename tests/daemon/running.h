@@ -13,10 +13,10 @@
 
 #include "config/config.h"
 #include "daemon/daemon.h"
+#include "daemon/formats/wire.h"
 #include "daemon/log.h"
-#include "daemon/wire.h"
 #include "tests/daemon/folder.h"
-#include "tests/daemon/http_peer.h"
+#include "tests/daemon/net/http_peer.h"
 
 namespace eplbd {
 

@@ -4,7 +4,7 @@
 #include <catch2/catch.hpp>
 #include <random>
 
-#include "core/migration.h"
+#include "core/model/migration.h"
 #include "eplbctl/virtual_group.h"
 #include "tests/eplbctl/temporary_file.h"
 

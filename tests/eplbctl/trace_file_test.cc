@@ -4,7 +4,7 @@
 #include <catch2/catch.hpp>
 #include <cstring>
 
-#include "daemon/npy.h"
+#include "daemon/formats/npy.h"
 #include "tests/eplbctl/temporary_file.h"
 
 namespace eplbd {

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <string>
 
-#include "daemon/state_file.h"
+#include "daemon/store/state_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace eplbd;

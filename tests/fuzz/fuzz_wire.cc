@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <string>
 
-#include "core/rebalancer.h"
-#include "daemon/wire.h"
+#include "core/decide/rebalancer.h"
+#include "daemon/formats/wire.h"
 
 namespace {
 

@@ -10,7 +10,7 @@
 #include <msgpack.hpp>
 #include <span>
 
-#include "daemon/msgpack_reader.h"
+#include "daemon/formats/msgpack_reader.h"
 
 namespace eplbd {
 

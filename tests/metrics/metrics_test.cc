@@ -22,21 +22,21 @@ Metrics make_metrics() { return Metrics("m-decode", small_topology(), "1.2.3"); 
 
 TEST_CASE("closed label sets are there with zeros from the start") {
   const Scrape scrape(make_metrics().text());
-  for (int verdict = 0; verdict < kVerdicts; ++verdict) {
+  for (int verdict = 0; verdict < kCount<Verdict>; ++verdict) {
     const std::string name(to_string(static_cast<Verdict>(verdict)));
     CHECK(scrape.value("eplbd_decisions_total", {{"verdict", name}}) == 0);
   }
-  for (int reason = 0; reason < kRejectReasons; ++reason) {
+  for (int reason = 0; reason < kCount<RejectReason>; ++reason) {
     const std::string name(to_string(static_cast<RejectReason>(reason)));
     CHECK(scrape.value("eplbd_counts_rejected_total", {{"reason", name}}) == 0);
   }
-  for (int reason = 0; reason < kUpdateReasons; ++reason) {
+  for (int reason = 0; reason < kCount<UpdateReason>; ++reason) {
     const std::string name(to_string(static_cast<UpdateReason>(reason)));
     CHECK(scrape.value("eplbd_updates_total", {{"reason", name}}) == 0);
   }
-  CHECK(scrape.series("eplbd_decisions_total") == kVerdicts);
-  CHECK(scrape.series("eplbd_counts_rejected_total") == kRejectReasons);
-  CHECK(scrape.series("eplbd_updates_total") == kUpdateReasons);
+  CHECK(scrape.series("eplbd_decisions_total") == kCount<Verdict>);
+  CHECK(scrape.series("eplbd_counts_rejected_total") == kCount<RejectReason>);
+  CHECK(scrape.series("eplbd_updates_total") == kCount<UpdateReason>);
   CHECK(scrape.value("eplbd_mode", {{"mode", "active"}}) == 1);
   CHECK(scrape.value("eplbd_mode", {{"mode", "shadow"}}) == 0);
   CHECK(scrape.value("eplbd_mode", {{"mode", "observe"}}) == 0);

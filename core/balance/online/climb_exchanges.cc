@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/balance/online/climb_exchanges.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace eplbd {
+
+ExchangeSearch::ExchangeSearch(const LayerState& state)
+    : state_(state),
+      half_(state.term.size()),
+      bounds_(state.term.size()),
+      is_held_(state.topology.slots),
+      was_held_(state.topology.slots),
+      column_(state.topology.gpus, -1),
+      allowed_(state.width * kBlock),
+      halved_(state.width * kBlock) {}
+
+// The GPUs that promise most first, until no other can be worth more.
+void ExchangeSearch::run(int32_t gpu, Candidate& best) {
+  mark_slots(gpu, true);
+  bound_partners(gpu, best.worth);
+  auto first = partners_.begin();
+  const auto promises_more = [](const Partner& a, const Partner& b) { return a.bound > b.bound; };
+  while (first != partners_.end()) {
+    const auto last = partners_.end() - first > static_cast<ptrdiff_t>(kBlock)
+                          ? first + static_cast<ptrdiff_t>(kBlock)
+                          : partners_.end();
+    if (last != partners_.end()) {
+      std::nth_element(first, last - 1, partners_.end(), promises_more);
+    }
+    try_block(gpu, {first, last}, best);
+    partners_.erase(std::remove_if(last, partners_.end(),
+                                   [&](const Partner& p) { return p.bound <= best.worth; }),
+                    partners_.end());
+    first = last;
+  }
+  mark_slots(gpu, false);
+}
+
+// Partners that may be worth more than `least`: as if just the right load could go over, for one
+// move where that is possible at all, else for two.
+void ExchangeSearch::bound_partners(int32_t gpu, float least) {
+  const auto& lanes = state_.lanes;
+  const auto& speed = state_.inverse_speed;
+  bound_lanes_.clear();
+  for (const auto& lane : lanes) {
+    bound_lanes_.push_back({lane.weight, lane.gpu_load[gpu], lane.gpu_load.data()});
+  }
+  for (size_t g = 0; g < half_.size(); ++g) half_[g] = speed[g] == speed[gpu] ? 0.5F : 0;
+  exchange_bounds(bound_lanes_, state_.term.data(), half_.data(), state_.term[gpu],
+                  state_.doublings, bounds_);
+  back_.assign(state_.topology.gpus, state_.arrivals[gpu] > 0);
+  const auto row = state_.row_of(gpu);
+  for (const int32_t expert : row) {
+    if (expert == kNoExpert) continue;
+    state_.base.for_each(expert, [&](int32_t slot) { back_[state_.gpu_of[slot]] = 1; });
+  }
+  for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
+    const int32_t expert = state_.base_row[slot];
+    if (expert == kNoExpert) continue;
+    state_.now.for_each(expert, [&](int32_t s) { back_[state_.gpu_of[s]] = 1; });
+  }
+  partners_.clear();
+  for (int32_t other = 0; other < state_.topology.gpus; ++other) {
+    const bool cheap = back_[other] || state_.arrivals[other] > 0;
+    const float bound = cheap ? bounds_[other] : 0.5F * bounds_[other];
+    if (bound <= least || other == gpu || state_.down(other)) continue;
+    partners_.push_back({bound, other});
+  }
+}
+
+// The slots of other GPUs whose expert this GPU holds, or held.
+void ExchangeSearch::mark_slots(int32_t gpu, bool on) {
+  for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
+    if (const int32_t expert = state_.row[slot]; expert != kNoExpert) {
+      state_.now.for_each(expert, [&](int32_t s) { is_held_[s] = on; });
+    }
+    if (const int32_t expert = state_.base_row[slot]; expert != kNoExpert) {
+      state_.now.for_each(expert, [&](int32_t s) { was_held_[s] = on; });
+    }
+  }
+}
+
+// What the block's slots say. Columns that stay empty are never asked.
+void ExchangeSearch::load_block(int32_t gpu, Block block) {
+  const auto width = static_cast<size_t>(state_.width);
+  for (size_t column = 0; column < block.size(); ++column) {
+    const int32_t other = block[column].gpu;
+    column_[other] = static_cast<int32_t>(column);
+    before_[column] = state_.term[gpu] + state_.term[other];
+    const size_t first = other * width;
+    float* const allowed = allowed_.data() + column;
+    float* const halved = halved_.data() + column;
+    for (size_t i = 0; i < width; ++i) {
+      const size_t slot = first + i;
+      const bool may = !is_held_[slot] && state_.group_may_lie_on(state_.row[slot], gpu);
+      const bool two_moves = may && !state_.arrived[slot] && !was_held_[slot];
+      allowed[i * kBlock] = may ? 1.0F : 0.0F;
+      halved[i * kBlock] = two_moves ? 0.5F : 0.0F;
+    }
+    const float speed = state_.inverse_speed[gpu];
+    for (size_t l = 0; l < state_.lanes.size(); ++l) {
+      const float* const share = state_.lanes[l].share.data() + first;
+      const float* const rest = state_.lanes[l].rest.data() + first;
+      float* const gained = gained_.data() + l * width * kBlock + column;
+      float* const others = others_.data() + l * width * kBlock + column;
+      for (size_t i = 0; i < width; ++i) {
+        gained[i * kBlock] = share[i] * speed;
+        others[i * kBlock] = rest[i];
+      }
+    }
+  }
+}
+
+// What the slot says to the block: its load, where its expert may go, and where it comes from.
+void ExchangeSearch::ask(int32_t slot, Block block) {
+  const int32_t mine = state_.row[slot];
+  for (size_t i = 0; i < kBlock; ++i) my_allowed_[i] = i < block.size() ? 1.0F : 0.0F;
+  const auto column_of = [&](int32_t s) { return column_[state_.gpu_of[s]]; };
+  state_.now.for_each(mine, [&](int32_t s) {
+    if (column_of(s) >= 0) my_allowed_[column_of(s)] = 0;
+  });
+  if (state_.grouped) {
+    for (size_t i = 0; i < block.size(); ++i) {
+      if (!state_.group_may_lie_on(mine, block[i].gpu)) my_allowed_[i] = 0;
+    }
+  }
+  my_halved_ = my_allowed_;
+  if (state_.arrived[slot]) my_halved_.fill(0);
+  state_.base.for_each(mine, [&](int32_t s) {
+    if (column_of(s) >= 0) my_halved_[column_of(s)] = 0;
+  });
+  for (size_t l = 0; l < lanes_.size(); ++l) {
+    const auto& lane = state_.lanes[l];
+    lanes_[l].rest = lane.rest[slot];
+    for (size_t i = 0; i < block.size(); ++i) {
+      added_[l * kBlock + i] = lane.share[slot] * state_.inverse_speed[block[i].gpu];
+    }
+  }
+}
+
+void ExchangeSearch::try_block(int32_t gpu, Block block, Candidate& best) {
+  const auto width = static_cast<size_t>(state_.width);
+  const size_t count = state_.lanes.size();
+  gained_.resize(count * width * kBlock);
+  others_.resize(count * width * kBlock);
+  added_.resize(count * kBlock);
+  lanes_.resize(count);
+  for (size_t l = 0; l < count; ++l) {
+    lanes_[l] = {state_.lanes[l].weight, 0, &gained_[l * width * kBlock],
+                 &others_[l * width * kBlock], &added_[l * kBlock]};
+  }
+  load_block(gpu, block);
+  const ExchangeBlock said{before_.data(),     allowed_.data(),   halved_.data(),
+                           my_allowed_.data(), my_halved_.data(), state_.width};
+  float worth[kBlock];
+  int32_t which[kBlock];
+  std::fill_n(worth, kBlock, best.worth);
+  std::fill_n(which, kBlock, -1);
+  for (int32_t i = 0; i < state_.width; ++i) {
+    const int32_t slot = gpu * state_.width + i;
+    if (state_.row[slot] == kNoExpert) continue;
+    ask(slot, block);
+    best_exchanges(lanes_, said, state_.doublings, i * state_.width, worth, which);
+  }
+  for (const Partner& partner : block) column_[partner.gpu] = -1;
+  take_best(gpu, block, worth, which, best);
+}
+
+// The winner of each GPU against the others; of equals the first slots.
+void ExchangeSearch::take_best(int32_t gpu, Block block, const float* worth, const int32_t* which,
+                               Candidate& best) const {
+  for (size_t column = 0; column < block.size(); ++column) {
+    if (which[column] < 0 || worth[column] < best.worth) continue;
+    const int32_t slot = gpu * state_.width + which[column] / state_.width;
+    const int32_t other = block[column].gpu * state_.width + which[column] % state_.width;
+    const SlotChange changes[2] = {{slot, state_.row[other]}, {other, state_.row[slot]}};
+    if (worth[column] == best.worth &&
+        std::pair(slot, other) > std::pair(best.step.changes[0].slot, best.step.changes[1].slot)) {
+      continue;
+    }
+    best.step = {
+        {changes[0], changes[1]},
+        2,
+        state_.move_cost(slot, changes[0].expert) + state_.move_cost(other, changes[1].expert)};
+    best.worth = worth[column];
+  }
+}
+
+}  // namespace eplbd

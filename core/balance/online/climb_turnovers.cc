@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/balance/online/climb_turnovers.h"
+
+#include <algorithm>
+#include <cstddef>
+
+namespace eplbd {
+namespace {
+
+constexpr float kNever = -1e30F;
+
+}  // namespace
+
+TurnoverSearch::TurnoverSearch(const LayerState& state)
+    : state_(state),
+      mask_(state.relief.size()),
+      is_held_(state.topology.gpus),
+      falls_(state.topology.gpus),
+      rises_(state.topology.gpus) {}
+
+void TurnoverSearch::spares_of(int32_t gpu, Candidate& best) {
+  bool masked = false;
+  for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
+    if (!state_.spare(slot)) continue;
+    if (!masked) mask_experts(gpu);
+    masked = true;
+    find_expert_for(slot, best);
+  }
+}
+
+// All experts at once: what the expert's other replicas fall by, less what the old one's rise by
+// and what comes to the GPU. That is not the whole truth where a GPU holds both.
+void TurnoverSearch::find_expert_for(int32_t slot, Candidate& best) {
+  const int32_t gpu = state_.gpu_of[slot];
+  const float own = state_.term[gpu] - rise_elsewhere(slot);
+  float empty = 0;
+  lanes_.clear();
+  for (const auto& lane : state_.lanes) {
+    empty += lane.weight * state_.power(lane.rest[slot]);
+    lanes_.push_back(
+        {lane.weight, lane.rest[slot], state_.inverse_speed[gpu], nullptr, lane.gained.data()});
+  }
+  const Found found =
+      best_turnover(lanes_, state_.relief, mask_, empty, state_.doublings, best.worth - own);
+  if (found.index >= 0) take(slot, found.index, own + found.worth, best);
+}
+
+// Experts whose replicas would fall furthest first, until no other can be worth more.
+void TurnoverSearch::experts_of(int32_t gpu, Candidate& best) {
+  gather_spares(gpu);
+  if (spares_.empty()) return;
+  wanting_.clear();
+  for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
+    if (state_.row[slot] != kNoExpert) wanting_.push_back(slot);
+  }
+  const auto relief = [&](int32_t slot) { return state_.relief[state_.row[slot]]; };
+  std::sort(wanting_.begin(), wanting_.end(), [&](int32_t a, int32_t b) {
+    return relief(a) != relief(b) ? relief(a) > relief(b) : a < b;
+  });
+  const float most = most_left();
+  for (const int32_t slot : wanting_) {
+    if (relief(slot) + most <= best.worth) return;
+    find_spare_for(state_.row[slot], best);
+  }
+}
+
+void TurnoverSearch::spare_for(int32_t gpu, int32_t expert, Candidate& best) {
+  gather_spares(gpu);
+  if (!spares_.empty()) find_spare_for(expert, best);
+}
+
+// Of the relief of an expert, after what its new replica does to the GPU that gets it: when it
+// adds as little as that of any that wants one.
+float TurnoverSearch::most_left() {
+  lanes_.clear();
+  for (size_t l = 0; l < rest_.size(); ++l) {
+    const auto& lane = state_.lanes[l];
+    float least = lane.gained[state_.row[wanting_[0]]];
+    for (const int32_t slot : wanting_) least = std::min(least, lane.gained[state_.row[slot]]);
+    lanes_.push_back({lane.weight, 0, least, rest_[l].data(), speed_.data()});
+  }
+  return best_turnover(lanes_, own_, own_mask_, 0, state_.doublings, kNever).worth;
+}
+
+// The same where another GPU holds both the spare's expert and the new one; or this GPU does, where
+// the spare is elsewhere.
+void TurnoverSearch::beside_each_other(int32_t gpu, Candidate& best) {
+  const auto row = state_.row_of(gpu);
+  for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
+    const int32_t old = state_.row[slot];
+    if (old == kNoExpert || state_.replicas[old] < 2) continue;
+    if (state_.spare(slot)) try_experts_beside(slot, best);
+    state_.now.for_each(old, [&](int32_t spare) {
+      if (spare == slot || !state_.spare(spare)) return;
+      for (const int32_t expert : row) {
+        if (expert != old) try_beside(spare, expert, best);
+      }
+    });
+  }
+}
+
+void TurnoverSearch::try_experts_beside(int32_t slot, Candidate& best) {
+  state_.now.for_each(state_.row[slot], [&](int32_t beside) {
+    if (beside == slot) return;
+    for (const int32_t expert : state_.row_of(state_.gpu_of[beside])) {
+      try_beside(slot, expert, best);
+    }
+  });
+}
+
+// A GPU that holds both need not rise before it falls: at best nothing rises.
+void TurnoverSearch::try_beside(int32_t slot, int32_t expert, Candidate& best) {
+  if (state_.relief[expert] <= best.worth && !lightens(slot, expert)) return;
+  const int32_t gpu = state_.gpu_of[slot];
+  if (state_.holds(gpu, expert) || !state_.group_may_lie_on(expert, gpu)) return;
+  float worth = state_.relief[expert] + state_.term[gpu] - added_term(slot, expert);
+  if (worth <= best.worth) return;
+  worth -= rise_elsewhere(slot);
+  state_.now.for_each(state_.row[slot], [&](int32_t rising) {
+    if (rising == slot) return;
+    state_.now.for_each(expert, [&](int32_t falling) {
+      if (state_.gpu_of[rising] == state_.gpu_of[falling]) {
+        worth += spared_together(rising, falling);
+      }
+    });
+  });
+  take(slot, expert, worth, best);
+}
+
+// Experts that may not come to this GPU.
+void TurnoverSearch::mask_experts(int32_t gpu) {
+  std::fill(mask_.begin(), mask_.begin() + state_.experts, 0.0F);
+  std::fill(mask_.begin() + state_.experts, mask_.end(), kNever);
+  for (const int32_t expert : state_.row_of(gpu)) mask_[expert] = kNever;
+  if (!state_.grouped) return;
+  for (int32_t expert = 0; expert < state_.experts; ++expert) {
+    if (!state_.group_may_lie_on(expert, gpu)) mask_[expert] = kNever;
+  }
+}
+
+void TurnoverSearch::gather_spares(int32_t gpu) {
+  spares_.clear();
+  for (const int32_t expert : state_.replicated) {
+    state_.now.for_each(expert, [&](int32_t slot) {
+      if (state_.gpu_of[slot] != gpu && state_.spare(slot)) spares_.push_back(slot);
+    });
+  }
+  const size_t count = spares_.size();
+  own_.resize(padded(count));
+  speed_.resize(padded(count));
+  own_mask_.assign(padded(count), kNever);
+  std::fill_n(own_mask_.begin(), count, 0.0F);
+  rest_.resize(state_.lanes.size());
+  for (auto& rest : rest_) rest.resize(padded(count));
+  for (size_t i = 0; i < count; ++i) {
+    const int32_t slot = spares_[i];
+    const int32_t other = state_.gpu_of[slot];
+    own_[i] = state_.term[other] - rise_elsewhere(slot);
+    speed_[i] = state_.inverse_speed[other];
+    for (size_t l = 0; l < rest_.size(); ++l) rest_[l][i] = state_.lanes[l].rest[slot];
+  }
+}
+
+void TurnoverSearch::find_spare_for(int32_t expert, Candidate& best) {
+  lanes_.clear();
+  for (size_t l = 0; l < rest_.size(); ++l) {
+    const auto& lane = state_.lanes[l];
+    lanes_.push_back({lane.weight, 0, lane.gained[expert], rest_[l].data(), speed_.data()});
+  }
+  const bool everywhere = state_.replicas[expert] == 1 && !state_.grouped;
+  if (!everywhere) mask_spares(expert);
+  const Found found = best_turnover(lanes_, own_, own_mask_, 0, state_.doublings,
+                                    best.worth - state_.relief[expert]);
+  if (found.index >= 0) {
+    take(spares_[found.index], expert, state_.relief[expert] + found.worth, best);
+  }
+  if (!everywhere) std::fill_n(own_mask_.begin(), spares_.size(), 0.0F);
+}
+
+// Where the expert may not lie.
+void TurnoverSearch::mask_spares(int32_t expert) {
+  const auto mark = [&](char on) {
+    state_.now.for_each(expert, [&](int32_t slot) { is_held_[state_.gpu_of[slot]] = on; });
+  };
+  mark(1);
+  for (size_t i = 0; i < spares_.size(); ++i) {
+    const int32_t gpu = state_.gpu_of[spares_[i]];
+    own_mask_[i] = is_held_[gpu] || !state_.group_may_lie_on(expert, gpu) ? kNever : 0;
+  }
+  mark(0);
+}
+
+// A turnover costs one move, or none.
+void TurnoverSearch::take(int32_t slot, int32_t expert, float worth, Candidate& best) {
+  if (worth <= best.worth) return;
+  if (state_.twice) worth = static_cast<float>(-change(slot, expert));
+  if (worth <= best.worth) return;
+  best.step = {{{slot, expert}, {}}, 1, state_.move_cost(slot, expert)};
+  best.worth = worth;
+}
+
+// What it is better, in powers, that one of two slots of a GPU rises and the other falls at once.
+float TurnoverSearch::spared_together(int32_t rising, int32_t falling) const {
+  const int32_t gpu = state_.gpu_of[rising];
+  float together = state_.term[gpu];
+  for (const auto& lane : state_.lanes) {
+    const float load = lane.gpu_load[gpu] + lane.share[rising] * state_.rise[rising] -
+                       lane.share[falling] * state_.fall[falling];
+    together -= lane.weight * state_.power(load);
+  }
+  return together + state_.risen[rising] - state_.fallen[falling];
+}
+
+// Whether the slot may carry less with the expert in it.
+bool TurnoverSearch::lightens(int32_t slot, int32_t expert) const {
+  bool lighter = false;
+  for (const auto& lane : state_.lanes) lighter |= lane.gained[expert] < lane.share[slot];
+  return lighter;
+}
+
+float TurnoverSearch::rise_elsewhere(int32_t slot) const {
+  return state_.burden[state_.row[slot]] - state_.risen[slot];
+}
+
+// The term of the slot's GPU with the expert there.
+float TurnoverSearch::added_term(int32_t slot, int32_t expert) const {
+  const int32_t gpu = state_.gpu_of[slot];
+  float sum = 0;
+  for (const auto& lane : state_.lanes) {
+    const float gained = lane.gained[expert] - lane.share[slot];
+    sum += lane.weight * state_.power(lane.gpu_load[gpu] + gained * state_.inverse_speed[gpu]);
+  }
+  return sum;
+}
+
+double TurnoverSearch::change(int32_t slot, int32_t expert) {
+  const int32_t gpu = state_.gpu_of[slot];
+  const int32_t old = state_.row[slot];
+  touched_.assign(1, gpu);
+  state_.now.for_each(expert, [&](int32_t s) {
+    ++falls_[state_.gpu_of[s]];
+    touched_.push_back(state_.gpu_of[s]);
+  });
+  if (old != kNoExpert) {
+    state_.now.for_each(old, [&](int32_t s) {
+      if (s == slot) return;
+      ++rises_[state_.gpu_of[s]];
+      touched_.push_back(state_.gpu_of[s]);
+    });
+  }
+  std::sort(touched_.begin(), touched_.end());
+  touched_.erase(std::unique(touched_.begin(), touched_.end()), touched_.end());
+  const auto count = static_cast<float>(state_.replicas[expert]);
+  const float old_count = old == kNoExpert ? 0 : static_cast<float>(state_.replicas[old]);
+  double result = 0;
+  for (const auto& lane : state_.lanes) {
+    const float gained = lane.gained[expert];
+    const float fall = count > 0 ? gained / count : 0;
+    const float rise = old_count > 1 ? lane.share[slot] / (old_count - 1) : 0;
+    for (const int32_t g : touched_) {
+      float shift = static_cast<float>(rises_[g]) * rise - static_cast<float>(falls_[g]) * fall;
+      if (g == gpu) shift += gained - lane.share[slot];
+      const float load = lane.gpu_load[g];
+      result +=
+          lane.weight * (state_.power(load + shift * state_.inverse_speed[g]) - state_.power(load));
+    }
+  }
+  for (const int32_t g : touched_) falls_[g] = rises_[g] = 0;
+  return result;
+}
+
+}  // namespace eplbd

@@ -1,0 +1,280 @@
+// Our online policy: starts from the placement in force and pays for every move.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "core/balance/online/layer_climb.h"
+#include "core/balance/policies.h"
+#include "core/model/noise_floor.h"
+
+namespace eplbd {
+namespace {
+
+// How much the steady load counts beside the one to plan for: experts that were full together for
+// long are kept apart, and less is undone when a mix comes back.
+constexpr double kSteadyWeight = 0.3;
+// The climb looks further than the price: a small step may open a larger one.
+constexpr double kPriceOfAStep = 0.1;
+constexpr double kLeastGainOfAStep = 2e-5;
+// Worth so many moves, a layer is worth more time: to split an expert, to go another way up.
+constexpr int32_t kMovesOfMuch = 10;
+
+// What a move must gain. The faster loads drift, the shorter a gain lasts; as long as that is not
+// known, what chance does is a hint. Each second that nothing can be decided in, as an update is
+// being applied, is one in which no move is spent: the price of a move falls as they get fewer.
+constexpr double kLeastPrice = 0.0006;
+constexpr double kMostPrice = 0.0076;
+constexpr double kPricePerDrift = 0.56;
+constexpr double kPricePerError = 0.1;
+constexpr double kUsualMinGain = 0.003;
+
+double price_of(double drift, double error, double min_gain, double apply_seconds) {
+  const double price = drift > 0 ? kPricePerDrift * drift : kPricePerError * error;
+  return std::sqrt(min_gain / kUsualMinGain) * std::clamp(price, kLeastPrice, kMostPrice) /
+         (1 + apply_seconds);
+}
+
+// The steps that one layer would take, in their order.
+struct LayerPath {
+  struct Point {
+    ClimbStep step;
+    double gain = 0;    // so far: drop of the layer's expected peak, in mean GPU loads
+    int32_t moves = 0;  // so far
+  };
+  int32_t layer = 0;
+  double weight = 0;  // its mean GPU load against the mean layer's
+  size_t taken = 0;
+  bool closed = false;
+  std::vector<Point> points;
+
+  double gain(size_t count) const { return count == 0 ? 0 : points[count - 1].gain; }
+  int32_t moves(size_t count) const { return count == 0 ? 0 : points[count - 1].moves; }
+  double value(double price) const {  // of all of it
+    return gain(points.size()) - price * moves(points.size());
+  }
+
+  // Where going on from `taken` pays most per move, no further than `end`: how far, and what.
+  std::pair<size_t, double> best_stretch(size_t end) const {
+    std::pair<size_t, double> best{taken, 0};
+    for (size_t to = taken + 1; to <= end; ++to) {
+      const double merit =
+          weight * (gain(to) - gain(taken)) / std::max(moves(to) - moves(taken), 1);
+      if (merit > best.second) best = {to, merit};
+    }
+    return best;
+  }
+};
+
+class Update {
+ public:
+  Update(const BalanceRequest& request, bool grouped)
+      : request_(request),
+        topology_(request.topology),
+        climb_(topology_, request.gpus_down, grouped),
+        grouped_(grouped),
+        map_(request.current->map()),
+        incoming_(topology_.gpus),
+        sharpness_(sharpness(live_gpus(), gpu_error(topology_, request.forecast_error))),
+        price_(price_of(gpu_error(topology_, request.forecast_drift),
+                        gpu_error(topology_, request.forecast_error), request.min_gain,
+                        request.apply_seconds)) {}
+
+  BalanceResult run() {
+    double mean_of_layers = 0;
+    for (int32_t layer = 0; layer < topology_.layers; ++layer) {
+      mean_of_layers += find_path(layer) / topology_.layers;
+    }
+    for (LayerPath& path : paths_) {
+      if (mean_of_layers > 0) path.weight /= mean_of_layers;
+    }
+    keep_best_layers();
+    take_steps();
+    double gain = 0;
+    for (const LayerPath& path : paths_) {
+      gain += path.weight * path.gain(path.taken) / topology_.layers;
+    }
+    // An expert may have left its GPU and come back to another slot of it.
+    const Placement next(topology_, std::move(map_));
+    return {keep_slots(topology_, *request_.current, next).map(), {}, grouped_, gain};
+  }
+
+ private:
+  int32_t live_gpus() const {
+    return topology_.gpus - static_cast<int32_t>(request_.gpus_down.size());
+  }
+  std::span<int32_t> row(int32_t layer) {
+    return {map_.data() + static_cast<size_t>(layer) * topology_.slots,
+            static_cast<size_t>(topology_.slots)};
+  }
+  std::span<const double> layer_of(std::span<const double> loads, int32_t layer) const {
+    const auto experts = static_cast<size_t>(topology_.logical_experts);
+    return loads.empty() ? loads : loads.subspan(layer * experts, experts);
+  }
+
+  // Of a placement in which all GPUs are alike.
+  double perfect_peak() const { return 1 + std::log(live_gpus()) / sharpness_; }
+
+  bool start(int32_t layer) {
+    return climb_.start(request_.current->layer(layer), layer_of(request_.loads, layer),
+                        layer_of(request_.steady_loads, layer), kSteadyWeight);
+  }
+
+  // What must change in any case goes to the map at once, what would pay is kept as a path.
+  // Returns the layer's mean GPU load.
+  double find_path(int32_t layer) {
+    if (!start(layer)) {
+      throw std::invalid_argument("layer " + std::to_string(layer) +
+                                  ": the GPUs that are up have no place for every expert");
+    }
+    const auto required = climb_.slot_to_expert();
+    count_incoming(row(layer), required);
+    std::copy(required.begin(), required.end(), row(layer).begin());
+    if (climb_.mean_load() > 0) climb(layer);
+    return climb_.mean_load();
+  }
+
+  // There are two ways up, of which now one, now the other ends higher.
+  void climb(int32_t layer) {
+    const double peak = climb_.expected_peak(sharpness_);
+    // A layer that nothing could improve by the price of one move.
+    if (peak <= request_.settle || peak - perfect_peak() < price_) return;
+    LayerPath path = go_up(layer, peak);
+    if (path.value(price_) > kMovesOfMuch * price_) {
+      start(layer);
+      climb_.harden();
+      LayerPath other = go_up(layer, peak);
+      if (other.value(price_) > path.value(price_)) path = std::move(other);
+    }
+    if (!path.points.empty()) paths_.push_back(std::move(path));
+  }
+
+  // Step by step from where the layer stands, back to where it paid most.
+  LayerPath go_up(int32_t layer, double start) {
+    LayerPath path{.layer = layer, .weight = climb_.mean_load(), .points = {}};
+    const double least = std::max(kPriceOfAStep * price_, kLeastGainOfAStep);
+    double best_value = 0;
+    size_t best = 0;
+    int32_t moves = 0;
+    double peak = start;
+    bool split = false;
+    // As many steps as exchange every slot: a climb ends sooner.
+    while (path.points.size() < static_cast<size_t>(topology_.slots)) {
+      auto step = climb_.improve(least);
+      if (!step && !split && peak - perfect_peak() > kMovesOfMuch * price_) {
+        step = climb_.split_heaviest();
+        split = true;
+      }
+      if (!step) break;
+      moves += step->moves;
+      peak = climb_.expected_peak(sharpness_);
+      path.points.push_back({*step, start - peak, moves});
+      if (const double value = path.value(price_); value > best_value) {
+        best_value = value;
+        best = path.points.size();
+      }
+      if (peak <= request_.settle) break;
+    }
+    path.points.resize(best);
+    return path;
+  }
+
+  void count_incoming(std::span<const int32_t> before, std::span<const int32_t> after) {
+    for (int32_t slot = 0; slot < topology_.slots; ++slot) {
+      if (after[slot] == before[slot] || after[slot] == kNoExpert) continue;
+      ++incoming_[topology_.gpu_of(slot)];
+      ++moves_;
+    }
+  }
+
+  void keep_best_layers() {
+    const auto limit = static_cast<size_t>(request_.budget.layers);
+    if (limit == 0 || paths_.size() <= limit) return;
+    const auto gain = [](const LayerPath& path) {
+      return path.weight * path.gain(path.points.size());
+    };
+    std::stable_sort(paths_.begin(), paths_.end(),
+                     [&](const LayerPath& a, const LayerPath& b) { return gain(a) > gain(b); });
+    paths_.resize(limit);
+  }
+
+  // Stretches of all layers' paths, the best gain per move first, until the budget is spent.
+  void take_steps() {
+    while (true) {
+      LayerPath* best = nullptr;
+      std::pair<size_t, double> stretch{0, 0};
+      for (LayerPath& path : paths_) {
+        if (path.closed) continue;
+        const auto next = path.best_stretch(affordable(path));
+        if (next.second > stretch.second) {
+          stretch = next;
+          best = &path;
+        }
+      }
+      if (!best) return;
+      for (; best->taken < stretch.first; ++best->taken) take(*best);
+      best->closed = best->taken == best->points.size();
+    }
+  }
+
+  void take(const LayerPath& path) {
+    const ClimbStep& step = path.points[path.taken].step;
+    for (int32_t i = 0; i < step.count; ++i) {
+      row(path.layer)[step.changes[i].slot] = step.changes[i].expert;
+      ++incoming_[topology_.gpu_of(step.changes[i].slot)];
+    }
+    moves_ += step.moves;
+  }
+
+  // How far along a path the budget reaches from where it is.
+  size_t affordable(const LayerPath& path) const {
+    const MoveBudget& budget = request_.budget;
+    if (budget.moves == 0 && budget.moves_per_gpu == 0) return path.points.size();
+    std::vector<int64_t> incoming = incoming_;
+    size_t end = path.taken;
+    for (; end < path.points.size(); ++end) {
+      const LayerPath::Point& point = path.points[end];
+      const int64_t moves = moves_ + point.moves - path.moves(path.taken);
+      if (budget.moves > 0 && moves > budget.moves) break;
+      bool fits = true;
+      for (int32_t i = 0; i < point.step.count; ++i) {
+        const int64_t received = ++incoming[topology_.gpu_of(point.step.changes[i].slot)];
+        fits = fits && (budget.moves_per_gpu == 0 || received <= budget.moves_per_gpu);
+      }
+      if (!fits) break;
+    }
+    return end;
+  }
+
+  const BalanceRequest& request_;
+  const Topology& topology_;
+  LayerClimb climb_;
+  const bool grouped_;
+  std::vector<int32_t> map_;
+  std::vector<int64_t> incoming_;  // [gpus]
+  const double sharpness_;
+  const double price_;  // of a move: drop of a layer's expected peak that it must buy
+  int64_t moves_ = 0;
+  std::vector<LayerPath> paths_;
+};
+
+class Incremental final : public Balancer {
+ public:
+  explicit Incremental(const BalancerOptions& options) : options_(options) {}
+
+  BalanceResult place(const BalanceRequest& request) const override {
+    return Update(request, places_hierarchically(options_, request.topology)).run();
+  }
+
+ private:
+  BalancerOptions options_;
+};
+
+}  // namespace
+
+std::unique_ptr<Balancer> make_incremental(const BalancerOptions& options) {
+  return std::make_unique<Incremental>(options);
+}
+
+}  // namespace eplbd

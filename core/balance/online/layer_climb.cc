@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/balance/online/layer_climb.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace eplbd {
+namespace {
+
+constexpr int kMostDoublings = 1;
+constexpr double kNoChange = 1e-9;  // of the sum of powers: rounding
+constexpr float kAnyHarm = -1e29F;  // less than a change does that is allowed
+
+int32_t fullest_gpu(const LayerState& state) {
+  const auto end = state.term.begin() + state.topology.gpus;
+  return static_cast<int32_t>(std::max_element(state.term.begin(), end) - state.term.begin());
+}
+
+// Of the soft maximum against the sum of powers: it is (sum / GPUs)^(1 / power).
+double slope_of(const LayerState& state) {
+  double sum = 0;
+  for (const float term : state.term) sum += term;
+  if (sum <= 0) return 0;
+  double soft_maximum = sum / state.live_gpus;
+  for (int i = 0; i < 3 + state.doublings; ++i) soft_maximum = std::sqrt(soft_maximum);
+  return soft_maximum / ((8 << state.doublings) * sum);
+}
+
+}  // namespace
+
+LayerClimb::LayerClimb(const Topology& topology, std::span<const int32_t> gpus_down, bool grouped)
+    : state_(topology, gpus_down, grouped), exchanges_(state_), turnovers_(state_) {}
+
+bool LayerClimb::start(std::span<const int32_t> slot_to_expert, std::span<const double> loads,
+                       std::span<const double> steady, double steady_weight) {
+  const bool two = !steady.empty() && steady_weight > 0;
+  const WeighedLoad both[2] = {{loads, two ? 1 - steady_weight : 1}, {steady, steady_weight}};
+  return start(slot_to_expert, std::span(both, two ? 2 : 1));
+}
+
+bool LayerClimb::start(std::span<const int32_t> slot_to_expert,
+                       std::span<const WeighedLoad> loads) {
+  climbing_ = false;
+  state_.start(slot_to_expert, loads);
+  return repair();
+}
+
+double LayerClimb::expected_peak(double sharpness) const {
+  double result = 0;
+  for (const auto& lane : state_.lanes) {
+    const float peak = *std::max_element(lane.gpu_load.begin(), lane.gpu_load.end());
+    const double sum =
+        sum_of_exponentials(lane.gpu_load, state_.live, peak, static_cast<float>(sharpness));
+    result += lane.weight * (peak + std::log(sum) / sharpness);
+  }
+  return result;
+}
+
+std::optional<ClimbStep> LayerClimb::improve(double least_gain) {
+  if (!climbing_) state_.raise_to(0);
+  climbing_ = true;
+  while (true) {
+    const ClimbStep step = best_step(least_gain);
+    if (step.count > 0) {
+      state_.put(std::span(step.changes, step.count));
+      return step;
+    }
+    // A softer maximum sees further, a harder one ends closer.
+    if (state_.doublings == kMostDoublings) return std::nullopt;
+    state_.raise_to(state_.doublings + 1);
+  }
+}
+
+void LayerClimb::harden() {
+  state_.raise_to(kMostDoublings);
+  climbing_ = true;
+}
+
+std::optional<ClimbStep> LayerClimb::split_heaviest() {
+  state_.raise_to(0);
+  const int32_t gpu = fullest_gpu(state_);
+  int32_t heaviest = kNoExpert;
+  float most = 0;
+  for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
+    float relief = 0;
+    for (const auto& lane : state_.lanes) {
+      relief += lane.weight * lane.share[slot] * state_.fall[slot];
+    }
+    if (relief <= most) continue;
+    most = relief;
+    heaviest = state_.row[slot];
+  }
+  if (heaviest == kNoExpert) return std::nullopt;
+  Candidate least_harm;
+  least_harm.worth = kAnyHarm;
+  turnovers_.spare_for(gpu, heaviest, least_harm);
+  if (least_harm.step.count == 0) return std::nullopt;
+  state_.pinned = heaviest;
+  state_.put(std::span(least_harm.step.changes, least_harm.step.count));
+  return least_harm.step;
+}
+
+ClimbStep LayerClimb::best_step(double least_gain) {
+  Candidate best;
+  const double slope = slope_of(state_);
+  if (slope <= 0) return best.step;
+  best.worth = static_cast<float>(std::max(least_gain / slope, kNoChange));
+  const int32_t gpu = fullest_gpu(state_);
+  // Turnovers first: they cost one move, and what they are worth most exchanges need not reach for.
+  turnovers_.spares_of(gpu, best);
+  exchanges_.run(gpu, best);
+  turnovers_.experts_of(gpu, best);
+  turnovers_.beside_each_other(gpu, best);
+  return best.step;
+}
+
+}  // namespace eplbd

@@ -1,0 +1,69 @@
+// Improves one layer of a placement by few slots at a time: exchanges between GPUs, and spare
+// replicas turned over to experts of full GPUs. What `incremental` is made of.
+//
+// It goes down the sum of high powers of the GPUs' loads, the best step per move first: a soft
+// maximum, in which lowering any of several full GPUs counts. What a step is worth in the end,
+// the caller judges by expected_peak().
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "core/balance/online/climb_exchanges.h"
+#include "core/balance/online/climb_turnovers.h"
+#include "core/balance/online/layer_state.h"
+#include "core/model/topology.h"
+
+namespace eplbd {
+
+class LayerClimb {
+ public:
+  // `grouped`: no expert group may come to lie on more nodes than before.
+  LayerClimb(const Topology& topology, std::span<const int32_t> gpus_down, bool grouped);
+
+  // Takes one layer, slots [slots], and the loads to plan for, one at least: experts that are full
+  // under several count for more. Empties the slots of GPUs that are down and second copies on a
+  // GPU, then fills every empty slot. False: some expert finds no place.
+  bool start(std::span<const int32_t> slot_to_expert, std::span<const WeighedLoad> loads);
+  // With the load to plan for, and a second one of this weight (0 .. 1; 0: none, `steady` may be
+  // empty).
+  bool start(std::span<const int32_t> slot_to_expert, std::span<const double> loads,
+             std::span<const double> steady, double steady_weight);
+
+  double mean_load() const { return state_.mean; }  // of a GPU under the first load, in tokens
+  std::span<const int32_t> slot_to_expert() const { return state_.row; }
+
+  // Expected maximum over GPUs of their loads, in mean loads, when each comes out by chance as much
+  // above or below as 1 / sharpness says (see core/model/noise_floor.h).
+  double expected_peak(double sharpness) const;
+
+  // The best change by gain per move, already carried out; nothing when none gains at least
+  // `least_gain` per move (of the soft maximum, in mean GPU loads).
+  std::optional<ClimbStep> improve(double least_gain);
+
+  // improve() goes by a soft maximum first, then by a harder one; after this by the harder one
+  // alone.
+  void harden();
+
+  // The way out where improve() ends because no single change gains: one more replica for the
+  // expert that relieves the fullest GPU most by it, and keeps it. It makes its new GPU too full;
+  // improve() then makes room. Already carried out; nothing where there is no replica to spare.
+  std::optional<ClimbStep> split_heaviest();
+
+ private:
+  ClimbStep best_step(double least_gain);
+
+  // layer_repair.cc
+  bool find_place(int32_t expert);
+  bool fill(int32_t slot);
+  bool repair();
+
+  LayerState state_;
+  ExchangeSearch exchanges_;
+  TurnoverSearch turnovers_;
+  bool climbing_ = false;
+};
+
+}  // namespace eplbd

@@ -1,0 +1,46 @@
+// The load window that the rebalancer plans from: one fixed half-life, or a memory that tunes
+// itself.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <variant>
+
+#include "core/load/load_forecast.h"
+#include "core/load/load_window.h"
+#include "core/model/time.h"
+#include "core/model/topology.h"
+
+namespace eplbd {
+
+struct WindowOptions {
+  std::optional<Duration> half_life;  // nothing: tune it
+  bool operator==(const WindowOptions&) const = default;
+};
+
+class AdaptiveWindow {
+ public:
+  AdaptiveWindow(const Topology& topology, const WindowOptions& options);
+
+  // As LoadWindow::add: counts [layers, logical_experts].
+  void add(std::span<const uint32_t> counts, Duration covered, TimePoint now);
+
+  // Once before each decision: what came since is scored and taken in, where memory tunes itself.
+  void tick(TimePoint now);
+
+  void read(TimePoint now, std::span<double> loads) const;  // [layers, logical_experts]
+  double tokens(TimePoint now) const;
+  Duration half_life() const;  // in force
+
+  // ---- What `incremental` plans with, see BalanceRequest; all unknown with a fixed half-life ----
+  bool read_steady(std::span<double> loads) const;  // [layers, logical_experts]; false: none
+  double forecast_error() const;
+  double forecast_drift() const;
+
+ private:
+  std::variant<LoadWindow, LoadForecast> window_;
+};
+
+}  // namespace eplbd

@@ -1,0 +1,28 @@
+// What imbalance chance alone shows. With n tokens a GPU, a perfect placement still has a fullest
+// GPU: by about sqrt(2 ln GPUs / n) of the mean. Nothing is won by chasing that.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "core/model/topology.h"
+
+namespace eplbd {
+
+// Expected maximum of `count` independent standard normal variables. Requires: count >= 1.
+double expected_maximum(int32_t count);
+
+// Standard deviation of a GPU's load, in mean GPU loads, when that of an expert's is
+// `expert_error` mean expert loads.
+double gpu_error(const Topology& topology, double expert_error);
+
+// Sharpness of the soft maximum log(sum of e^(sharpness x load)) / sharpness that equals the
+// expected maximum of `gpus` loads with deviation `error` where all are equal, and tends to the
+// largest where one stands out. Bounded, for an error of 0.
+double sharpness(int32_t gpus, double error);
+
+// Imbalance that is expected under a perfect placement with `tokens` tokens of a layer: the
+// deviation of a GPU's load is that of counting.
+double imbalance_floor(int32_t gpus, double tokens);
+
+}  // namespace eplbd

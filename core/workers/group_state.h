@@ -1,0 +1,103 @@
+// What the workers run, and what became of the placement that was published: the apply protocol.
+// A published placement is a wish until the group reports it applied; what the group reports is
+// the truth.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/model/placement.h"
+#include "core/model/placement_update.h"
+#include "core/model/time.h"
+#include "core/model/topology.h"
+#include "core/workers/worker_report.h"
+
+namespace eplbd {
+
+// What became of a state report, or of time passing.
+struct ObserveResult {
+  std::optional<RejectReason> rejected;
+  bool duplicate = false;
+  bool restarted = false;    // the sender
+  uint64_t lost = 0;         // messages missing before this one
+  bool applied = false;      // the published placement is now in force
+  double apply_seconds = 0;  // with applied: as the group says, else since its publication
+  bool failed = false;       // applying newly failed, was refused or timed out
+  bool adopted = false;      // a map that we did not expect is in force: save the state
+  bool topology_mismatch = false;
+  std::string detail;  // a sentence for people, where any of these is true
+};
+
+class GroupState {
+ public:
+  // Takes `published` for applied until told otherwise.
+  GroupState(const Topology& topology, Placement initial, PlacementUpdate published,
+             PlacementId highest, bool new_term, std::deque<PlacementUpdate> history);
+
+  // ---- What happens ----
+  ObserveResult report(const StateReport& report, Now now);  // its sender was admitted already
+  // No group reports state (any more): what every live source names in its counts.
+  ObserveResult counts_name(PlacementId running, Now now);
+  ObserveResult advance(Duration apply_timeout, TimePoint now);  // only time passed
+  void publish(const PlacementUpdate& update, TimePoint now);
+  void published_again(TimePoint now);
+
+  // ---- What is ----
+  const PlacementUpdate& published() const { return published_; }
+  const Placement& initial() const { return initial_; }
+  const Placement& in_force() const { return in_force_; }
+  PlacementId running() const { return running_; }
+  bool pending() const { return pending_; }  // published, not applied
+  bool failed() const { return failed_; }    // pending, and it does not go on by itself
+  const std::string& failure() const { return failure_; }
+  // Sources run a placement above ours that nobody can tell us: only publishing ours again, under
+  // a new term, makes the map known.
+  bool unknown() const { return unknown_; }
+  // An expert of the placement that the group runs has no slot: the next one must give it one.
+  bool incomplete() const { return incomplete_; }
+  bool topology_mismatch() const { return topology_mismatch_; }
+  const std::string& mismatch() const { return mismatch_; }
+  std::optional<TimePoint> applied_at() const { return applied_at_; }
+  std::optional<TimePoint> reported_at() const { return reported_at_; }
+  bool due_again(Duration apply_timeout, TimePoint now) const;
+  PlacementId highest() const { return highest_; }
+  bool new_term() const { return new_term_; }  // the next placement needs one
+  PlacementId next_id(double unix_seconds) const;
+  const std::deque<PlacementUpdate>& history() const { return history_; }  // newest first
+  const PlacementUpdate* find(uint64_t version) const;  // in the history, or published
+
+ private:
+  std::optional<RejectReason> check(const StateReport& report, Now now) const;
+  void set_applied(TimePoint now);
+  void adopt(PlacementId id, Placement placement, Now now, ObserveResult& result);
+  void fall_behind(PlacementId id, Placement placement, TimePoint now, ObserveResult& result);
+  void note_status(const StateReport& report, TimePoint now, ObserveResult& result);
+  void remember(PlacementUpdate update);
+
+  const Topology& topology_;
+  Placement initial_;
+  PlacementUpdate published_;
+  PlacementId highest_;
+  bool new_term_;
+  std::deque<PlacementUpdate> history_;
+
+  PlacementId running_;
+  Placement in_force_;
+  bool pending_ = false;
+  bool failed_ = false;
+  bool unknown_ = false;
+  bool incomplete_ = false;
+  std::string failure_;
+  TimePoint pending_since_{};
+  TimePoint sent_at_{};  // last publication of what is pending
+  bool topology_mismatch_ = false;
+  std::string mismatch_;
+  std::optional<TimePoint> applied_at_;
+  std::optional<TimePoint> reported_at_;
+};
+
+}  // namespace eplbd

@@ -1,0 +1,122 @@
+// Who sends: epochs, sequences, baselines of running counters, and which sources are live. Turns a
+// counts report into tokens that may be added to a window, or says why not.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/load/decayed_sum.h"
+#include "core/model/time.h"
+#include "core/model/topology.h"
+#include "core/workers/worker_report.h"
+
+namespace eplbd {
+
+// A source's counts over a longer time are a baseline, not load.
+inline constexpr Duration kLongestInterval = std::chrono::minutes(30);
+
+// What became of a counts report.
+struct IngestResult {
+  std::optional<RejectReason> rejected;  // dropped whole
+  bool duplicate = false;                // dropped, harmless
+  bool restarted = false;                // a larger epoch
+  bool baseline = false;                 // accepted, but it counts from here on only
+  bool inconsistent = false;             // accepted, but layers disagree about the tokens
+  uint64_t lost = 0;                     // messages missing before this one
+  uint64_t tokens = 0;                   // added to the window
+};
+
+struct SourceRules {
+  std::string engine;  // the one followed; empty: the first heard
+  Duration timeout{};  // silent longer: no longer live
+  int64_t limit = 0;   // of sources; 0: none
+};
+
+// The messages of one type that one source sent.
+struct Stream {
+  bool heard = false;
+  uint64_t epoch = 0;
+  uint64_t sequence = 0;  // newest
+  double ts = 0;          // newest, the worker's clock
+  TimePoint at{};         // when it was heard
+};
+
+struct Source {
+  Stream counts;
+  Stream state;
+  PlacementId running;  // as its counts name it
+  uint64_t messages = 0;
+  uint64_t lost = 0;
+  bool from_start = false;        // its epoch was heard from sequence 0
+  std::vector<uint32_t> counter;  // running counter; empty: sends deltas
+  std::vector<uint32_t> gpu_counter;
+  DecayedSum steps;
+};
+
+class SourceTable {
+ public:
+  SourceTable(const Topology& topology, SourceRules rules, Duration half_life);
+
+  // Counts that may be added: valid until the next call.
+  struct Admitted {
+    std::span<const uint32_t> counts;      // [layers, logical_experts]; empty: a baseline
+    std::span<const uint32_t> gpu_tokens;  // [layers, gpus], or empty
+    Duration covered{};                    // the time that they are spread over
+  };
+  IngestResult admit(const CountsReport& report, TimePoint now, Admitted& admitted);
+
+  // The sender's side of a state report; its content is the rebalancer's.
+  IngestResult admit(const StateReport& report, TimePoint now);
+
+  void set_rules(SourceRules rules, Duration half_life);
+
+  bool live(const Source& source, TimePoint now) const;  // its counts are
+  bool any_live(TimePoint now) const;
+  // What every live source says it runs; nothing when they differ or there is none.
+  std::optional<PlacementId> agreed_placement(TimePoint now) const;
+  // Tokens of a layer per forward pass of the group per GPU, on the window.
+  double tokens_per_gpu_step(TimePoint now) const;
+
+  struct Hash : std::hash<std::string_view> {
+    using is_transparent = void;
+  };
+  using Map = std::unordered_map<std::string, Source, Hash, std::equal_to<>>;
+  const Map& sources() const { return sources_; }
+
+ private:
+  bool foreign(std::string_view engine, TimePoint now) const;
+  void follow(std::string_view engine, TimePoint now);
+  Source* find_or_add(std::string_view name, TimePoint now);
+  std::optional<RejectReason> check_scope(const CountsReport& report, TimePoint now) const;
+  void note_scope(const CountsReport& report, TimePoint now);
+  bool take(const CountsReport& report, bool whole, Source& source);
+  void sum_rows(IngestResult& result) const;
+
+  const int32_t layers_;
+  const int32_t gpus_;
+  const size_t cells_;      // layers * logical_experts
+  const size_t gpu_cells_;  // layers * gpus
+  SourceRules rules_;
+  Duration half_life_;
+  Map sources_;
+  std::string engine_;  // followed
+  TimePoint engine_at_{};
+  bool engine_known_ = false;
+  std::string global_source_;  // the one that is used
+  TimePoint global_at_{};
+  TimePoint local_at_{};
+  bool global_heard_ = false;
+  bool local_heard_ = false;
+  std::vector<uint32_t> counts_;  // of the admitted report
+  std::vector<uint32_t> gpu_tokens_;
+  DecayedSum tokens_;
+};
+
+}  // namespace eplbd

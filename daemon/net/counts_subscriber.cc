@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/net/counts_subscriber.h"
+
+#include <zmq.hpp>
+
+#include "daemon/formats/wire.h"
+#include "daemon/net/curve_server.h"
+#include "daemon/net/zmq_readable.h"
+#include "daemon/net/zmq_socket.h"
+
+namespace eplbd {
+namespace {
+
+// Messages handled before other work of the loop gets its turn: a few milliseconds at most.
+constexpr int kDrainBudget = 64;
+// A full queue holds TCP back, and the sender keeps what it has: nothing is lost by a small one.
+constexpr int kReceiveHighWaterMark = 32;  // messages a peer
+
+std::span<const std::byte> bytes_of(const zmq::message_t& frame) {
+  return {static_cast<const std::byte*>(frame.data()), frame.size()};
+}
+
+std::string_view property(zmq::message_t& frame, const char* name) {
+  const char* value = zmq_msg_gets(frame.handle(), name);
+  return value == nullptr ? std::string_view{} : std::string_view(value);
+}
+
+}  // namespace
+
+struct CountsSubscriber::Impl {
+  Impl(void* zmq_context, std::string topic_name, CountsHandler handlers)
+      : topic(std::move(topic_name)), handler(std::move(handlers)) {
+    socket = zmq_socket(zmq_context, ZMQ_SUB);
+    if (socket == nullptr) throw std::runtime_error(zmq_strerror(zmq_errno()));
+  }
+  ~Impl() {
+    readable.reset();
+    monitor.reset();
+    zmq_close(socket);
+  }
+
+  // One message, of however many frames; false when there is none.
+  bool take_one() {
+    const bool received = zmq_msg_recv(frames[0].handle(), socket, ZMQ_DONTWAIT) >= 0;
+    if (!received) return false;
+    size_t count = 1;
+    size_t bytes = frames[0].size();
+    // Further frames of a message are there once its first is.
+    while (zmq_msg_more(frames[std::min(count, kWireFrames) - 1].handle()) != 0) {
+      zmq::message_t& frame = frames[std::min(count, kWireFrames - 1)];
+      if (zmq_msg_recv(frame.handle(), socket, ZMQ_DONTWAIT) < 0) break;
+      bytes += frame.size();
+      ++count;
+    }
+    judge(count, bytes);
+    return true;
+  }
+
+  void judge(size_t count, size_t bytes) {
+    zmq::message_t& last = frames[std::min(count, kWireFrames) - 1];
+    if (count != kWireFrames) {
+      handler.rejected(RejectReason::wrong_frames, property(last, "Peer-Address"));
+    } else if (frames[0].to_string_view() != topic) {
+      handler.rejected(RejectReason::wrong_topic, property(last, "Peer-Address"));
+    } else {
+      handler.message({bytes_of(frames[1]), bytes_of(frames[2]), property(last, "User-Id"),
+                       property(last, "Peer-Address"), bytes});
+    }
+  }
+
+  bool drain() {
+    for (int i = 0; i < kDrainBudget; ++i) {
+      if (!take_one()) return false;
+    }
+    return true;
+  }
+
+  std::string topic;
+  CountsHandler handler;
+  void* socket = nullptr;
+  zmq::message_t frames[kWireFrames];
+  std::vector<std::string> endpoints;
+  std::unique_ptr<ZmqMonitor> monitor;
+  std::unique_ptr<ZmqReadable> readable;
+};
+
+CountsSubscriber::CountsSubscriber(boost::asio::io_context& io, void* zmq_context,
+                                   std::string topic, const std::vector<std::string>& bind,
+                                   const CurveServer* curve, CountsHandler handler)
+    : impl_(std::make_unique<Impl>(zmq_context, std::move(topic), std::move(handler))) {
+  Impl& impl = *impl_;
+  set_server_options(impl.socket, curve, kCountsDomain);
+  zmq_setsockopt(impl.socket, ZMQ_RCVHWM, &kReceiveHighWaterMark, sizeof(kReceiveHighWaterMark));
+  zmq_setsockopt(impl.socket, ZMQ_MAXMSGSIZE, &kMaxFrameBytes, sizeof(kMaxFrameBytes));
+  zmq_setsockopt(impl.socket, ZMQ_SUBSCRIBE, impl.topic.data(), impl.topic.size());
+  impl.monitor = std::make_unique<ZmqMonitor>(
+      io, zmq_context, impl.socket, [&impl, curve](ZmqMonitor::Event event) {
+        if (event == ZmqMonitor::Event::disconnected) {
+          impl.handler.connection_ended();
+        } else if (curve != nullptr) {
+          impl.handler.rejected(RejectReason::unauthorized, "");
+        }
+      });
+  impl.endpoints = bind_all(impl.socket, bind);
+  impl.readable = std::make_unique<ZmqReadable>(io, impl.socket, [&impl] { return impl.drain(); });
+}
+
+CountsSubscriber::~CountsSubscriber() = default;
+
+void CountsSubscriber::hold(bool on) {
+  if (on) {
+    impl_->readable->pause();
+  } else {
+    impl_->readable->resume();
+  }
+}
+
+std::vector<std::string> CountsSubscriber::endpoints() const { return impl_->endpoints; }
+
+}  // namespace eplbd

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/net/curve_server.h"
+
+#include <sys/stat.h>
+#include <zmq.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+#include <vector>
+
+#include "daemon/net/zmq_readable.h"
+
+namespace eplbd {
+namespace {
+
+constexpr size_t kZ85KeyChars = 40;
+constexpr size_t kKeyBytes = 32;
+
+struct Permission {
+  bool observer = false;
+  std::set<std::string, std::less<>> sources;
+};
+// By the public key as Z85 text, which is also the ZAP user id.
+using Permissions = std::map<std::string, Permission, std::less<>>;
+
+bool is_key(const std::string& text) {
+  std::array<uint8_t, kKeyBytes> key{};
+  return text.size() == kZ85KeyChars && zmq_z85_decode(key.data(), text.c_str()) != nullptr;
+}
+
+std::string read_secret_key(const std::string& path) {
+  std::ifstream file(path);
+  std::string key;
+  // What eplbctl keygen writes begins with comments.
+  for (std::string line; key.empty() && std::getline(file, line);) {
+    if (line.rfind("# ", 0) != 0 && !line.empty()) key = line;
+  }
+  if (!file && key.empty()) {
+    throw std::runtime_error("cannot read the CURVE secret key " + path + ": " +
+                             std::strerror(errno));
+  }
+  if (!is_key(key)) {
+    throw std::runtime_error(path + ": must hold a CURVE secret key, 40 characters of Z85 (" +
+                             "eplbctl keygen makes one)");
+  }
+  struct stat status {};
+  if (stat(path.c_str(), &status) == 0 && (status.st_mode & 07) != 0) {
+    throw std::runtime_error(path + ": anybody may read this secret key: chmod 600 " + path);
+  }
+  return key;
+}
+
+void read_line(const std::string& line, const std::string& where, Permissions& permissions) {
+  std::istringstream words(line);
+  std::string key;
+  std::string role;
+  words >> key >> role;
+  if (!is_key(key)) {
+    throw std::runtime_error(where + ": must begin with a public key, 40 characters of Z85");
+  }
+  Permission& permission = permissions[key];
+  if (role == "observer") {
+    permission.observer = true;
+  } else if (role == "source") {
+    for (std::string name; words >> name;) permission.sources.insert(name);
+  }
+  const bool whole = role == "observer" || (role == "source" && !permission.sources.empty());
+  if (!whole || (words >> role)) {
+    throw std::runtime_error(where + ": after the key must follow `source NAME...` or `observer`");
+  }
+}
+
+Permissions read_folder(const std::string& folder) {
+  std::vector<std::filesystem::path> files;
+  std::error_code error;
+  const std::filesystem::directory_iterator entries(folder, error);
+  if (error) {
+    throw std::runtime_error("cannot read the authorized keys, security.authorized_keys \"" +
+                             folder + "\": " + error.message());
+  }
+  for (const auto& entry : entries) {
+    if (entry.path().extension() == ".pub") files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  Permissions permissions;
+  for (const auto& path : files) {
+    std::ifstream file(path);
+    if (!file) throw std::runtime_error("cannot read " + path.string() + ": " + strerror(errno));
+    int number = 0;
+    for (std::string line; std::getline(file, line);) {
+      ++number;
+      if (line.find_first_not_of(" \t\r") == std::string::npos || line.rfind("# ", 0) == 0)
+        continue;
+      read_line(line, path.string() + ":" + std::to_string(number), permissions);
+    }
+  }
+  return permissions;
+}
+
+// The frames of one ZAP request (RFC 27), or fewer when it is none.
+std::vector<std::string> receive(void* socket) {
+  std::vector<std::string> frames;
+  int more = 1;
+  while (more != 0) {
+    zmq_msg_t frame;
+    zmq_msg_init(&frame);
+    if (zmq_msg_recv(&frame, socket, ZMQ_DONTWAIT) < 0) {
+      zmq_msg_close(&frame);
+      break;
+    }
+    frames.emplace_back(static_cast<const char*>(zmq_msg_data(&frame)), zmq_msg_size(&frame));
+    more = zmq_msg_more(&frame);
+    zmq_msg_close(&frame);
+  }
+  return frames;
+}
+
+}  // namespace
+
+struct CurveServer::Impl {
+  ~Impl() {
+    readable.reset();
+    if (zap != nullptr) zmq_close(zap);
+  }
+
+  bool drain() {
+    for (;;) {
+      const std::vector<std::string> request = receive(zap);
+      if (request.empty()) return false;
+      answer(request);
+    }
+  }
+
+  // version, request id, domain, address, identity, mechanism, credentials
+  void answer(const std::vector<std::string>& request) {
+    std::string user;
+    if (request.size() == 7 && request[5] == "CURVE" && request[6].size() == kKeyBytes) {
+      std::array<char, kZ85KeyChars + 1> text{};
+      zmq_z85_encode(text.data(), reinterpret_cast<const uint8_t*>(request[6].data()), kKeyBytes);
+      if (may_connect(text.data(), request[2])) user = text.data();
+    }
+    if (user.empty()) denied(request.size() > 3 ? request[3] : "");
+    const std::array<std::string, 6> reply = {"1.0",
+                                              request.size() > 1 ? request[1] : "",
+                                              user.empty() ? "400" : "200",
+                                              user.empty() ? "this key is not authorized" : "OK",
+                                              user,
+                                              ""};
+    for (size_t i = 0; i < reply.size(); ++i) {
+      zmq_send(zap, reply[i].data(), reply[i].size(), i + 1 < reply.size() ? ZMQ_SNDMORE : 0);
+    }
+  }
+
+  bool may_connect(std::string_view key, std::string_view domain) const {
+    const auto found = permissions.find(key);
+    if (found == permissions.end()) return false;
+    return domain == kPlacementsDomain || !found->second.sources.empty();
+  }
+
+  std::string secret_key;
+  std::string folder;
+  Permissions permissions;
+  std::function<void(std::string_view)> denied;
+  void* zap = nullptr;
+  std::unique_ptr<ZmqReadable> readable;
+};
+
+CurveServer::CurveServer(boost::asio::io_context& io, void* zmq_context,
+                         const std::string& secret_key_file, const std::string& authorized_keys,
+                         std::function<void(std::string_view peer)> denied)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->secret_key = read_secret_key(secret_key_file);
+  impl_->folder = authorized_keys;
+  impl_->denied = std::move(denied);
+  reload();
+  impl_->zap = zmq_socket(zmq_context, ZMQ_REP);
+  if (impl_->zap == nullptr || zmq_bind(impl_->zap, "inproc://zeromq.zap.01") != 0) {
+    throw std::runtime_error(std::string("ZAP: ") + zmq_strerror(zmq_errno()));
+  }
+  impl_->readable =
+      std::make_unique<ZmqReadable>(io, impl_->zap, [impl = impl_.get()] { return impl->drain(); });
+}
+
+CurveServer::~CurveServer() = default;
+
+void CurveServer::secure(void* socket, const char* domain) const {
+  const int server = 1;
+  const std::string& key = impl_->secret_key;
+  const bool set = zmq_setsockopt(socket, ZMQ_CURVE_SERVER, &server, sizeof(server)) == 0 &&
+                   zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, key.c_str(), key.size() + 1) == 0 &&
+                   zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, domain, std::strlen(domain)) == 0;
+  if (!set) throw std::runtime_error(std::string("CURVE: ") + zmq_strerror(zmq_errno()));
+}
+
+bool CurveServer::may_speak(std::string_view user_id, std::string_view source) const {
+  const auto found = impl_->permissions.find(user_id);
+  return found != impl_->permissions.end() && found->second.sources.count(source) > 0;
+}
+
+void CurveServer::reload() { impl_->permissions = read_folder(impl_->folder); }
+
+}  // namespace eplbd

@@ -1,0 +1,82 @@
+// What must outlive the process: one file in a folder that is this process's alone.
+//
+//   state           the newest generation; replaced in one step
+//   state.previous  the one before
+//   lock            held as long as the process lives
+//
+// What cannot be used is renamed and kept: state.damaged-..., state.other-shape-...
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/decide/rebalancer.h"
+#include "core/model/topology.h"
+
+namespace eplbd {
+
+// ---- The bytes of a generation: header with length and checksum, then a msgpack map ----
+
+std::string encode_state_file(const RebalancerState& state, std::string_view deployment,
+                              const Topology& topology);
+
+enum class StateFileFault { none, damaged, newer_format, other_deployment, other_shape };
+struct StateFileContent {
+  StateFileFault fault = StateFileFault::damaged;
+  std::string detail;     // of a fault, for people
+  RebalancerState state;  // fault none
+};
+StateFileContent decode_state_file(std::string_view bytes, std::string_view deployment,
+                                   const Topology& topology);
+
+// ---- The folder ----
+
+// Another process holds the folder.
+class StateHeldError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// It holds the state of another deployment.
+class StateForeignError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+class StateFile {
+ public:
+  // Creates the folder (mode 0750) where it is missing, and locks it. Throws StateHeldError, or
+  // std::runtime_error naming what cannot be used.
+  StateFile(const std::string& directory, std::string deployment, const Topology& topology);
+  ~StateFile();
+  StateFile(const StateFile&) = delete;
+  StateFile& operator=(const StateFile&) = delete;
+
+  struct Recovered {
+    std::optional<RebalancerState> state;  // nothing: a first start, or nothing usable
+    std::vector<std::string> notes;        // for the log: what was set aside, and why
+  };
+  // The newest generation that is whole; an older one than the newest ever saved comes with
+  // new_term set, as workers may know newer placements. Throws StateForeignError.
+  Recovered recover();
+
+  // Durable when it returns: written beside, synced, renamed over, folder synced. Throws
+  // std::runtime_error with the step and the reason; the generations before are then untouched.
+  // May be called on another thread than the rest, by one at a time.
+  void save(const RebalancerState& state) const;
+
+  const std::string& directory() const { return directory_; }
+
+ private:
+  std::optional<RebalancerState> read_generation(const std::string& name, Recovered& recovered);
+  void set_aside(const std::string& name, const StateFileContent& content, Recovered& recovered);
+
+  std::string directory_;
+  std::string deployment_;
+  Topology topology_;  // its own: save() runs on another thread
+  int lock_ = -1;
+};
+
+}  // namespace eplbd

@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <vector>
+
+#include "core/balance/balancer.h"
+#include "core/balance/bound.h"
+#include "core/balance/random.h"
+#include "core/model/imbalance.h"
+
+using namespace eplbd;
+
+namespace {
+
+struct Instance {
+  Topology topology;
+  std::vector<double> loads;
+};
+
+Instance instance(int32_t experts, int32_t slots_per_gpu, int32_t gpus, std::vector<double> loads) {
+  Instance result;
+  result.topology.layers = 1;
+  result.topology.logical_experts = experts;
+  result.topology.slots = slots_per_gpu * gpus;
+  result.topology.gpus = gpus;
+  result.loads = std::move(loads);
+  return result;
+}
+
+double peak(const Instance& instance, const std::vector<int32_t>& map) {
+  const auto loads =
+      gpu_loads(instance.topology, Placement(instance.topology, map), instance.loads);
+  return *std::max_element(loads.begin(), loads.end());
+}
+
+BalanceResult place_jointly(const Instance& instance, uint64_t seed = 0,
+                            std::function<bool()> keep_searching = {}) {
+  const auto balancer = make_balancer({Policy::joint, Hierarchical::automatic, seed});
+  return balancer->place({.topology = instance.topology,
+                          .loads = instance.loads,
+                          .keep_searching = std::move(keep_searching)});
+}
+
+double bound_of(const Instance& instance) {
+  const std::vector<double> speeds(static_cast<size_t>(instance.topology.gpus), 1.0);
+  return peak_bound(instance.loads, speeds, instance.topology.slots_per_gpu());
+}
+
+// The least peak there is: every way to give each GPU a set of experts, GPUs being alike.
+class Exhaustive {
+ public:
+  explicit Exhaustive(const Instance& instance) : instance_(instance) {
+    const int32_t experts = instance.topology.logical_experts;
+    for (uint32_t set = 0; set < (1U << experts); ++set) {
+      if (__builtin_popcount(set) == instance.topology.slots_per_gpu()) sets_.push_back(set);
+    }
+    counts_.resize(static_cast<size_t>(experts));
+    choose(0, 0);
+  }
+  double least() const { return least_; }
+
+ private:
+  void choose(int32_t gpu, size_t from) {
+    if (gpu == instance_.topology.gpus) return judge();
+    for (size_t i = from; i < sets_.size(); ++i) {
+      chosen_.push_back(sets_[i]);
+      for (size_t e = 0; e < counts_.size(); ++e) counts_[e] += sets_[i] >> e & 1;
+      choose(gpu + 1, i);
+      for (size_t e = 0; e < counts_.size(); ++e) counts_[e] -= sets_[i] >> e & 1;
+      chosen_.pop_back();
+    }
+  }
+
+  void judge() {
+    if (std::count(counts_.begin(), counts_.end(), 0) > 0) return;
+    double most = 0;
+    for (const uint32_t set : chosen_) {
+      double sum = 0;
+      for (size_t e = 0; e < counts_.size(); ++e) {
+        if (set >> e & 1) sum += instance_.loads[e] / counts_[e];
+      }
+      most = std::max(most, sum);
+    }
+    least_ = std::min(least_, most);
+  }
+
+  const Instance& instance_;
+  std::vector<uint32_t> sets_, chosen_;
+  std::vector<int32_t> counts_;
+  double least_ = 1e300;
+};
+
+std::vector<double> joint_imbalances(const Instance& x) {  // [layers]
+  const Placement placement(x.topology, place_jointly(x).slot_to_expert);
+  return imbalance_of(x.topology, placement, x.loads).layers;
+}
+
+Instance random_small_instance(Random& random) {
+  constexpr int32_t kShapes[][3] = {{4, 2, 3}, {5, 2, 4}, {6, 2, 4}, {6, 3, 3}, {5, 3, 4},
+                                    {6, 2, 3}, {7, 3, 3}, {6, 4, 3}, {8, 4, 2}, {4, 1, 6}};
+  const auto& [experts, slots_per_gpu, gpus] = kShapes[random.below(10)];
+  const double skew = random.between(1, 4);
+  std::vector<double> loads;
+  for (int32_t i = 0; i < experts; ++i) {
+    loads.push_back(std::round(1000 * std::pow(random.between(0.02, 1), skew)));
+  }
+  return instance(experts, slots_per_gpu, gpus, std::move(loads));
+}
+
+}  // namespace
+
+TEST_CASE("joint finds the optimum of the eight-expert example") {
+  const Instance example = instance(8, 2, 8, {600, 560, 120, 120, 20, 10, 10, 10});
+  CHECK(peak(example, place_jointly(example).slot_to_expert) == Approx(590.0 / 3).epsilon(1e-9));
+}
+
+TEST_CASE("joint is optimal on small instances, and bounds are never above the optimum") {
+  Random random(42);
+  constexpr int kInstances = 1000;
+  int optimal = 0;
+  for (int i = 0; i < kInstances; ++i) {
+    const Instance small = random_small_instance(random);
+    const double least = Exhaustive(small).least();
+    const double found = peak(small, place_jointly(small).slot_to_expert);
+    INFO("instance " << i);
+    REQUIRE(bound_of(small) <= least * (1 + 1e-9));
+    REQUIRE(found >= least * (1 - 1e-9));
+    CHECK(found <= least * 1.01);
+    if (found <= least * (1 + 1e-9)) ++optimal;
+  }
+  WARN("optimal on " << optimal << " of " << kInstances);
+  CHECK(optimal >= kInstances * 95 / 100);
+}
+
+TEST_CASE("joint is no worse than deepseek and evolved on any layer") {
+  Topology topology;
+  topology.layers = 16;
+  topology.logical_experts = 64;
+  topology.slots = 72;
+  topology.gpus = 8;
+  topology.nodes = 2;
+  topology.groups = 8;
+  for (const double skew : {1.0, 3.0, 8.0}) {
+    Random random(static_cast<uint64_t>(skew));
+    std::vector<double> loads;
+    for (int i = 0; i < 16 * 64; ++i) loads.push_back(1e5 * std::pow(random.between(0, 1), skew));
+    const auto layers = [&](Policy policy) {
+      const auto result = make_balancer({policy})->place({.topology = topology, .loads = loads});
+      return imbalance_of(topology, Placement(topology, result.slot_to_expert), loads).layers;
+    };
+    const auto joint = layers(Policy::joint);
+    const auto deepseek = layers(Policy::deepseek);
+    const auto evolved = layers(Policy::evolved);
+    const auto bound = imbalance_bound({Policy::joint}, {.topology = topology, .loads = loads});
+    for (size_t layer = 0; layer < joint.size(); ++layer) {
+      INFO("skew " << skew << ", layer " << layer);
+      CHECK(joint[layer] <= deepseek[layer] * (1 + 1e-9));
+      CHECK(joint[layer] <= evolved[layer] * (1 + 1e-5));
+      CHECK(joint[layer] >= bound.layers[layer] * (1 - 1e-9));
+      CHECK(joint[layer] <= bound.layers[layer] * 1.002);
+    }
+  }
+}
+
+TEST_CASE("joint is optimal where all placements can be tried") {
+  Random random(7);
+  for (int i = 0; i < 12; ++i) {
+    std::vector<double> loads;
+    for (int expert = 0; expert < 8; ++expert) {
+      loads.push_back(std::round(1e5 * std::pow(random.between(0.02, 1), 2)));
+    }
+    const Instance small = instance(8, 4, 4, std::move(loads));
+    INFO("instance " << i);
+    CHECK(peak(small, place_jointly(small).slot_to_expert) ==
+          Approx(Exhaustive(small).least()).epsilon(1e-9));
+  }
+}
+
+// Few slots beside heavy experts: the search stays far from even, and greedy packing may be lucky.
+TEST_CASE("joint is no worse than deepseek where neither comes near the bound") {
+  Topology topology;
+  topology.layers = 20;
+  topology.logical_experts = 256;
+  topology.slots = 288;
+  topology.gpus = 72;
+  Random random(2);
+  std::vector<double> loads;
+  for (int32_t layer = 0; layer < topology.layers; ++layer) {
+    std::vector<double> row;
+    for (int32_t rank = 1; rank <= topology.logical_experts; ++rank) {
+      row.push_back(std::round(1e8 / rank));
+    }
+    for (int32_t i = topology.logical_experts - 1; i > 0; --i) {
+      std::swap(row[i], row[random.below(i + 1)]);
+    }
+    loads.insert(loads.end(), row.begin(), row.end());
+  }
+  const auto place = [&](Policy policy) {
+    const auto result = make_balancer({policy})->place({.topology = topology, .loads = loads});
+    return Placement(topology, result.slot_to_expert);
+  };
+  const Placement joint = place(Policy::joint);
+  const PlacementRules rules{GroupRule::none, nullptr, {}, false};
+  CHECK_FALSE(find_violation(topology, joint, rules));
+  const auto ours = imbalance_of(topology, joint, loads).layers;
+  const auto greedy = imbalance_of(topology, place(Policy::deepseek), loads).layers;
+  for (size_t layer = 0; layer < ours.size(); ++layer) {
+    INFO("layer " << layer);
+    CHECK(ours[layer] <= greedy[layer] * (1 + 1e-9));
+  }
+}
+
+TEST_CASE("joint evens out a node of eight GPUs to a few millionths of its mean") {
+  const Instance node = [] {
+    Instance result = instance(64, 9, 8, {});
+    result.topology.layers = 12;
+    return result;
+  }();
+  for (const double skew : {0.5, 1.0}) {
+    // Whole tokens, one by one or in batches: then only so many loads of a GPU are possible.
+    for (const double batch : {0.0, 1.0, 128.0}) {
+      Random random(17);
+      std::vector<double> loads;
+      for (int i = 0; i < 12 * 64; ++i) {
+        const double load = 1e5 * std::exp(skew * 3 * (random.between(0, 1) - 0.5));
+        loads.push_back(batch == 0 ? load : std::round(load / batch) * batch);
+      }
+      const BalanceRequest request{.topology = node.topology, .loads = loads};
+      const auto map = make_balancer({Policy::joint})->place(request).slot_to_expert;
+      const Placement placement(node.topology, map);
+      CHECK_FALSE(find_violation(node.topology, placement));
+      const auto layers = imbalance_of(node.topology, placement, loads).layers;
+      for (size_t layer = 0; layer < layers.size(); ++layer) {
+        double tokens = 0;
+        for (size_t i = layer * 64; i < (layer + 1) * 64; ++i) tokens += loads[i];
+        INFO("skew " << skew << ", batches of " << batch << ", layer " << layer);
+        CHECK(layers[layer] <= 1 + 3e-5 + batch / (tokens / 8));
+      }
+    }
+  }
+}
+
+TEST_CASE("joint evens out five slots a GPU to a few ten thousandths") {
+  Instance small = instance(32, 5, 8, {});
+  small.topology.layers = 12;
+  Random random(23);
+  for (int i = 0; i < 12 * 32; ++i) {
+    small.loads.push_back(1e5 * std::exp(3 * (random.between(0, 1) - 0.5)));
+  }
+  const auto layers = joint_imbalances(small);
+  CHECK(*std::max_element(layers.begin(), layers.end()) <= 1 + 3e-4);
+}
+
+TEST_CASE("joint gives the hottest fewer replicas where there is no room beside them") {
+  // The hottest of 256 experts after Zipf and 63 others: where it gets as many replicas as there
+  // are GPUs, the next do not fit beside any.
+  constexpr int kLayers = 24;
+  Instance node = instance(64, 9, 8, {});
+  node.topology.layers = kLayers;
+  Random random(3);
+  for (int layer = 0; layer < kLayers; ++layer) {
+    node.loads.push_back(1e8);
+    for (int i = 0; i < 63; ++i) node.loads.push_back(std::round(1e8 / (4 + random.below(253))));
+  }
+  const auto layers = joint_imbalances(node);
+  const auto bound =
+      imbalance_bound({Policy::joint}, {.topology = node.topology, .loads = node.loads}).layers;
+  for (int layer = 0; layer < kLayers; ++layer) {
+    INFO("layer " << layer);
+    CHECK(layers[layer] <= bound[layer] * (1 + 2.5e-5));
+  }
+}
+
+TEST_CASE("joint at two slots a GPU is as good as long random changes of counts") {
+  constexpr int32_t kGpus = 144;
+  constexpr int32_t kExperts = 256;
+  Random random(11);
+  for (int i = 0; i < 4; ++i) {
+    Instance pairs = instance(kExperts, 2, kGpus, {});
+    for (int e = 0; e < kExperts; ++e) {
+      double normal = -6;
+      for (int u = 0; u < 12; ++u) normal += random.between(0, 1);
+      pairs.loads.push_back(1e5 * std::exp(0.5 * normal));
+    }
+    // The heaviest replica with the lightest, and so on: the best there is for given counts.
+    const auto fullest_pair = [&](const std::vector<int32_t>& counts) {
+      std::vector<double> shares;
+      for (size_t e = 0; e < counts.size(); ++e) {
+        shares.insert(shares.end(), counts[e], pairs.loads[e] / counts[e]);
+      }
+      std::sort(shares.begin(), shares.end());
+      double most = 0;
+      for (int32_t g = 0; g < kGpus; ++g) {
+        most = std::max(most, shares[g] + shares[2 * kGpus - 1 - g]);
+      }
+      return most;
+    };
+    std::vector<int32_t> counts(kExperts, 1);
+    for (int spare = 0; spare < 2 * kGpus - kExperts; ++spare) ++counts[random.below(kExperts)];
+    double least = fullest_pair(counts);
+    for (int change = 0; change < 10000; ++change) {
+      int32_t from = random.below(kExperts);
+      while (counts[from] == 1) from = random.below(kExperts);
+      auto changed = counts;
+      --changed[from];
+      ++changed[random.below(kExperts)];
+      const double most = fullest_pair(changed);
+      if (most > least) continue;
+      least = most;
+      counts = std::move(changed);
+    }
+    INFO("instance " << i);
+    CHECK(peak(pairs, place_jointly(pairs).slot_to_expert) <= least * 1.005);
+  }
+}
+
+TEST_CASE("joint lays halves of a batch together where whole batches make all GPUs even") {
+  // Eight experts get the eight spare slots; odd numbers of batches of some are halved.
+  constexpr int kLayers = 24;
+  Instance node = instance(64, 9, 8, {});
+  node.topology.layers = kLayers;
+  Random random(5);
+  for (int layer = 0; layer < kLayers; ++layer) {
+    int batches = 0;
+    for (int i = 0; i < 64; ++i) {
+      int of_this = i < 8 ? 2000 + random.below(400) : 500 + random.below(700);
+      if (i == 63) of_this -= (batches + of_this) % 8;
+      batches += of_this;
+      node.loads.push_back(128.0 * of_this);
+    }
+  }
+  const auto layers = joint_imbalances(node);
+  CHECK(*std::max_element(layers.begin(), layers.end()) <= 1 + 1e-9);
+}
+
+TEST_CASE("joint gives slow GPUs less") {
+  Instance uneven = instance(16, 5, 4, {});
+  uneven.topology.gpu_speeds = {1.0, 1.0, 2.0, 2.0};
+  Random random(3);
+  for (int i = 0; i < 16; ++i) uneven.loads.push_back(random.between(50, 150));
+  const double total = std::accumulate(uneven.loads.begin(), uneven.loads.end(), 0.0);
+  const double bound = peak_bound(uneven.loads, uneven.topology.gpu_speeds, 5);
+  CHECK(bound >= total / 6 * (1 - 1e-12));
+  const double found = peak(uneven, place_jointly(uneven).slot_to_expert);
+  CHECK(found >= bound * (1 - 1e-9));
+  CHECK(found <= bound * 1.01);
+}
+
+TEST_CASE("more time never makes a placement worse, and is not asked for past the bound") {
+  Random random(9);
+  Instance hard = instance(24, 2, 16, {});
+  for (int i = 0; i < 24; ++i) hard.loads.push_back(std::pow(random.between(0.1, 1), 3));
+  const double at_its_end = peak(hard, place_jointly(hard).slot_to_expert);
+  int asked = 0;
+  const auto map = place_jointly(hard, 0, [&] { return ++asked < 2000; }).slot_to_expert;
+  CHECK(peak(hard, map) <= at_its_end);
+
+  const Instance even = instance(16, 2, 8, std::vector<double>(16, 1.0));
+  place_jointly(even, 0, [&]() -> bool { throw std::logic_error("asked"); });
+}
+
+TEST_CASE("bounds see what the mean does not") {
+  const std::vector<double> speeds(4, 1.0);
+  // Four GPUs, two slots, no spare: the hottest expert lies beside at least the lightest.
+  CHECK(peak_bound(std::vector<double>{100, 5, 4, 3, 2, 2, 2, 1}, speeds, 2) ==
+        Approx(101).epsilon(1e-6));
+  // One spare slot of five: half of the hottest, alone.
+  CHECK(peak_bound(std::vector<double>{100, 1, 1, 1}, std::vector<double>(5, 1.0), 1) ==
+        Approx(50).epsilon(1e-6));
+  CHECK(peak_bound(std::vector<double>(8, 3.0), speeds, 2) == Approx(6));
+  CHECK(peak_bound(std::vector<double>(8, 0.0), speeds, 2) == 0);
+}

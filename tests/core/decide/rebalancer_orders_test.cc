@@ -1,0 +1,140 @@
+// Limits, what operators ask for, and what is seen from outside.
+// SPDX-License-Identifier: Apache-2.0
+#include <catch2/catch.hpp>
+
+#include "core/decide/rebalancer.h"
+#include "tests/core/decide/rebalancer_fixture.h"
+
+using namespace eplbd;
+using Catch::Matchers::Contains;
+
+TEST_CASE_METHOD(RebalancerFixture, "No more updates an hour than allowed, across a restart") {
+  options.limits.updates_per_hour = 1;
+  rebalancer.set_options(options, at(time));
+  const Decision first = publish_and_apply();
+  publisher.counts = as_counts(skewed_loads(topology, 9));
+  for (int i = 0; i < 30; ++i) send_counts();
+  CHECK(decide().verdict == Verdict::rate_limited);
+  Rebalancer again(topology, options, at(time), rebalancer.state());
+  again.ingest(publisher.report(time + 1), at(time + 1));
+  again.observe(reporter.report(topology, time + 1, first.update->id, first.update->placement),
+                at(time + 1));
+  again.advance(at(time + 1));
+  CHECK(again.decide(at(time + 1)).verdict == Verdict::rate_limited);
+  time += 3600;
+  send_counts();  // a baseline, after so long a gap
+  send_counts();
+  CHECK(decide().verdict == Verdict::update);
+}
+
+TEST_CASE_METHOD(RebalancerFixture, "An update keeps to its budgets") {
+  options.limits.max_moves = 3;
+  options.limits.max_layers = 2;
+  options.limits.max_moves_per_gpu = 1;
+  options.trigger.min_gain = 0;
+  rebalancer.set_options(options, at(time));
+  const Decision decision = publish();
+  CHECK(decision.moves <= 3);
+  CHECK(decision.worst_gpu_moves <= 1);
+  CHECK(decision.update->changed_layers.size() <= 2);
+}
+
+TEST_CASE_METHOD(RebalancerFixture,
+                 "A rollback brings an earlier map under a new version, and holds") {
+  const Decision first = publish_and_apply();
+  time += 5;
+  publisher.counts = as_counts(skewed_loads(topology, 9));
+  for (int i = 0; i < 30; ++i) send_counts();
+  const Decision second = publish_and_apply();
+  const Decision back = rebalancer.plan_rollback(std::nullopt, at(time));
+  REQUIRE(back.update);
+  CHECK(back.update->reason == UpdateReason::rollback);
+  CHECK(back.update->id == PlacementId{first.update->id.term, 3});
+  CHECK(count_moves(topology, first.update->placement, back.update->placement).total == 0);
+  CHECK(rebalancer.record(back, at(time)));
+  CHECK(rebalancer.paused(at(time)));
+  CHECK_FALSE(rebalancer.plan_rollback(99, at(time)).update);
+  REQUIRE(second.update);
+}
+
+TEST_CASE_METHOD(RebalancerFixture, "An imported placement is checked") {
+  send_counts();
+  std::vector<int32_t> map = Placement::initial(topology).map();
+  map[0] = 1;
+  const Decision refused = rebalancer.plan_import(Placement(topology, map), at(time));
+  CHECK_FALSE(refused.update);
+  CHECK_THAT(refused.detail, Contains("layer 0"));
+  std::swap(map[1], map[20]);
+  map[0] = 0;
+  const Decision taken = rebalancer.plan_import(Placement(topology, map), at(time));
+  REQUIRE(taken.update);
+  CHECK(taken.update->reason == UpdateReason::imported);
+}
+
+TEST_CASE_METHOD(RebalancerFixture, "A pause ends by itself at its time") {
+  rebalancer.pause(at(time + 10).unix_seconds);
+  send_counts();
+  CHECK(decide().verdict == Verdict::paused);
+  time += 10;
+  CHECK(decide().verdict == Verdict::update);
+}
+
+TEST_CASE_METHOD(RebalancerFixture,
+                 "A GPU that is drained is emptied at once, and filled when it is back") {
+  publish_and_apply();
+  CHECK(rebalancer.set_gpus_down({99}, {}));
+  CHECK(rebalancer.set_gpus_down({1, 2, 3}, {}));  // too few slots would be left
+  REQUIRE_FALSE(rebalancer.set_gpus_down({3}, {}));
+  const Decision drained = decide();
+  REQUIRE(drained.verdict == Verdict::update);
+  CHECK(drained.update->reason == UpdateReason::gpu);
+  CHECK(drained.update->gpus_down == std::vector<int32_t>{3});
+  PlacementRules rules;
+  const std::vector<int32_t> down = {3};
+  rules.gpus_down = down;
+  CHECK_FALSE(find_violation(topology, drained.update->placement, rules));
+  REQUIRE(rebalancer.record(drained, at(time)));
+  report(drained.update->id, drained.update->placement);
+  CHECK_FALSE(decide().update);
+  REQUIRE_FALSE(rebalancer.set_gpus_down({}, {}));
+  const Decision restored = decide();
+  REQUIRE(restored.verdict == Verdict::update);
+  CHECK_FALSE(find_violation(topology, restored.update->placement));
+}
+
+TEST_CASE_METHOD(RebalancerFixture,
+                 "From-scratch policies are repaired before they are published") {
+  for (const Policy policy : {Policy::deepseek, Policy::evolved, Policy::joint}) {
+    options.balancer.policy = policy;
+    options.trigger.min_gain = 0.001;
+    Rebalancer with_policy(topology, options, at(0));
+    with_policy.ingest(publisher.report(time), at(10));
+    with_policy.advance(at(10));
+    const Decision decision = with_policy.decide(at(10));
+    INFO(to_string(policy) << ": " << decision.detail);
+    REQUIRE(decision.update);
+    CHECK_FALSE(find_violation(topology, decision.update->placement));
+    time += 1;
+  }
+}
+
+TEST_CASE_METHOD(RebalancerFixture, "Measured imbalance comes from what GPUs really received") {
+  send_counts();
+  CHECK(rebalancer.measured_imbalance(at(time)) == 0);
+  std::vector<uint32_t> gpu_tokens(4 * 8, 10);
+  gpu_tokens[0] = 20;
+  time += 1;
+  CountsReport report = publisher.report(time);
+  report.gpu_tokens = packed(gpu_tokens);
+  rebalancer.ingest(report, at(time));
+  CHECK(rebalancer.measured_imbalance(at(time)) == Approx(50.0 / (11.25 + 30)));
+}
+
+TEST_CASE_METHOD(RebalancerFixture, "Changing the window's length loses no load") {
+  send_counts();
+  const double tokens = rebalancer.tokens(at(time));
+  options.window.half_life = std::chrono::seconds(60);
+  rebalancer.set_options(options, at(time));
+  CHECK(rebalancer.tokens(at(time)) == Approx(tokens).epsilon(0.01));
+  CHECK(rebalancer.half_life() == std::chrono::seconds(60));
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/store/state_file.h"
+
+#include <sys/stat.h>
+
+#include <catch2/catch.hpp>
+
+#include "tests/daemon/folder.h"
+
+using namespace eplbd;
+
+namespace {
+
+const Topology kTopology{
+    .layers = 2, .logical_experts = 4, .slots = 6, .gpus = 2, .layer_ids = {}, .gpu_speeds = {}};
+const std::vector<int32_t> kMap = {0, 1, 2, 3, 0, 1, 3, 2, 1, 0, 3, 2};
+
+RebalancerState a_state(uint64_t version) {
+  RebalancerState state;
+  state.highest = {100, version};
+  state.new_term = false;
+  state.published.id = {100, version};
+  state.published.base = {100, version - 1};
+  state.published.unix_seconds = 12.5;
+  state.published.reason = UpdateReason::threshold;
+  state.published.placement = Placement(kTopology, kMap);
+  state.published.moves = {{0, 1, 2, -1}};
+  state.initial = Placement::initial(kTopology);
+  state.history.push_back(state.published);
+  state.history.back().id.version = version - 1;
+  state.spent.push_back({12.5, 7});
+  state.mode = Mode::shadow;
+  state.paused = true;
+  state.paused_until_unix_seconds = 99.5;
+  state.gpus_down = {0, 1};
+  state.gpus_lost = {1};
+  return state;
+}
+
+void check_equal(const RebalancerState& a, const RebalancerState& b) {
+  CHECK(a.highest == b.highest);
+  CHECK(a.new_term == b.new_term);
+  CHECK(a.published.id == b.published.id);
+  CHECK(a.published.base == b.published.base);
+  CHECK(a.published.unix_seconds == b.published.unix_seconds);
+  CHECK(a.published.placement == b.published.placement);
+  CHECK(a.published.moves == b.published.moves);
+  CHECK(a.initial == b.initial);
+  REQUIRE(a.history.size() == b.history.size());
+  for (size_t i = 0; i < a.history.size(); ++i) CHECK(a.history[i].id == b.history[i].id);
+  REQUIRE(a.spent.size() == b.spent.size());
+  for (size_t i = 0; i < a.spent.size(); ++i) CHECK(a.spent[i].moves == b.spent[i].moves);
+  CHECK(a.mode == b.mode);
+  CHECK(a.paused == b.paused);
+  CHECK(a.paused_until_unix_seconds == b.paused_until_unix_seconds);
+  CHECK(a.gpus_down == b.gpus_down);
+  CHECK(a.gpus_lost == b.gpus_lost);
+}
+
+StateFile::Recovered recover(const Folder& folder) {
+  return StateFile(folder.path(), "ds", kTopology).recover();
+}
+
+}  // namespace
+
+TEST_CASE("what is saved is recovered") {
+  Folder folder;
+  const std::string directory = folder / "new/state";  // made where it is missing
+  {
+    StateFile file(directory, "ds", kTopology);
+    CHECK_FALSE(file.recover().state);
+    file.save(a_state(5));
+  }
+  StateFile file(directory, "ds", kTopology);
+  const auto recovered = file.recover();
+  REQUIRE(recovered.state);
+  CHECK(recovered.notes.empty());
+  check_equal(*recovered.state, a_state(5));
+  struct stat status {};
+  REQUIRE(stat(directory.c_str(), &status) == 0);
+  CHECK((status.st_mode & 0777) == 0750);
+}
+
+TEST_CASE("a folder is one process's at a time") {
+  Folder folder;
+  const StateFile file(folder.path(), "ds", kTopology);
+  CHECK_THROWS_AS(StateFile(folder.path(), "ds", kTopology), StateHeldError);
+}
+
+TEST_CASE("another deployment's state is refused and left alone") {
+  Folder folder;
+  StateFile(folder.path(), "ds", kTopology).save(a_state(5));
+  CHECK_THROWS_AS(StateFile(folder.path(), "other", kTopology).recover(), StateForeignError);
+  CHECK(recover(folder).state);
+}
+
+TEST_CASE("a state of another shape is kept aside") {
+  Folder folder;
+  StateFile(folder.path(), "ds", kTopology).save(a_state(5));
+  Topology other = kTopology;
+  other.slots = 12;
+  StateFile file(folder.path(), "ds", other);
+  const auto recovered = file.recover();
+  CHECK_FALSE(recovered.state);
+  CHECK(recovered.notes.size() == 1);
+  CHECK_FALSE(folder.has("state"));
+  CHECK(folder.count("state.other-shape-") == 1);
+}
+
+TEST_CASE("a damaged file is kept aside, and the one before it used") {
+  Folder folder;
+  {
+    StateFile file(folder.path(), "ds", kTopology);
+    file.save(a_state(5));
+    file.save(a_state(6));
+  }
+  const std::string whole = folder.read("state");
+  const std::string previous = folder.read("state.previous");
+  const auto damage = GENERATE(0, 1, 2, 3, 4);
+  std::string bytes = whole;
+  if (damage == 0) bytes.clear();
+  if (damage == 1) bytes.resize(bytes.size() / 2);
+  if (damage == 2) bytes += "x";
+  if (damage == 3) bytes = "something else altogether, of some length";
+  if (damage == 4) bytes[bytes.size() - 9] ^= 1;
+  folder.write("state", bytes);
+  const auto recovered = recover(folder);
+  REQUIRE(recovered.state);
+  CHECK(recovered.state->published.id == PlacementId{100, 5});
+  CHECK(recovered.state->new_term);  // workers may know version 6
+  CHECK(recovered.notes.size() == 2);
+  CHECK(folder.count("state.damaged-") == 1);
+}
+
+TEST_CASE("every length and every flipped bit is found out") {
+  const std::string whole = encode_state_file(a_state(5), "ds", kTopology);
+  REQUIRE(decode_state_file(whole, "ds", kTopology).fault == StateFileFault::none);
+  for (size_t length = 0; length < whole.size(); ++length) {
+    CHECK(decode_state_file(whole.substr(0, length), "ds", kTopology).fault !=
+          StateFileFault::none);
+  }
+  for (size_t bit = 0; bit < whole.size() * 8; ++bit) {
+    std::string bytes = whole;
+    bytes[bit / 8] = static_cast<char>(bytes[bit / 8] ^ 1 << bit % 8);
+    CHECK(decode_state_file(bytes, "ds", kTopology).fault != StateFileFault::none);
+  }
+}
+
+TEST_CASE("a later format is refused rather than thrown away") {
+  Folder folder;
+  std::string bytes = encode_state_file(a_state(5), "ds", kTopology);
+  bytes[8] = 2;
+  folder.write("state", bytes);
+  CHECK_THROWS_WITH(recover(folder), Catch::Contains("a later eplbd"));
+  CHECK(folder.read("state") == bytes);
+}
+
+TEST_CASE("a save that fails leaves what was there") {
+  Folder folder;
+  StateFile file(folder.path(), "ds", kTopology);
+  file.save(a_state(5));
+  // The name that is written first is taken by a folder.
+  std::filesystem::create_directory(folder / "state.new");
+  CHECK_THROWS_WITH(file.save(a_state(6)), Catch::Contains("state.new"));
+  const auto recovered = file.recover();
+  REQUIRE(recovered.state);
+  CHECK(recovered.state->published.id == PlacementId{100, 5});
+  std::filesystem::remove(folder / "state.new");
+  file.save(a_state(7));
+  CHECK(file.recover().state->published.id == PlacementId{100, 7});
+}
