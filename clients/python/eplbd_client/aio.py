@@ -5,43 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Optional
 
-import zmq
 import zmq.asyncio
 
-from .curve import CurveKeys
 from .placement import Placement
-from .subscriber import Heard, PlacementSubscriber, resubscribe_now
+from .subscriber import Subscription
 
 
-class AsyncPlacementSubscriber(PlacementSubscriber):
+class AsyncPlacementSubscriber(Subscription):
     """`async for placement in subscriber`, or `await subscriber.next(timeout)`."""
 
-    def __init__(
-        self,
-        deployment: str,
-        endpoints: Sequence[str],
-        running: Placement,
-        *,
-        heard: Optional[Heard] = None,
-        stale_seconds: float = 5.0,
-        curve: Optional[CurveKeys] = None,
-        context: Optional[zmq.asyncio.Context] = None,
-    ) -> None:
-        super().__init__(
-            deployment,
-            endpoints,
-            running,
-            heard=heard,
-            stale_seconds=stale_seconds,
-            curve=curve,
-            context=context or zmq.asyncio.Context.instance(),
-        )
-
-    def poll(self, timeout: float = 0.0) -> Optional[Placement]:
-        raise TypeError("await next() instead: this subscriber belongs to an event loop")
+    _contexts = zmq.asyncio.Context
 
     async def next(self, timeout: Optional[float] = None) -> Optional[Placement]:
         """The next placement above the one held; None when `timeout` seconds passed without one."""
@@ -54,10 +30,7 @@ class AsyncPlacementSubscriber(PlacementSubscriber):
         while True:
             frames: list[bytes] = await self._socket.recv_multipart()  # type: ignore[misc]
             newest = self.tracker.feed(frames, time.monotonic())
-            if resubscribe_now(self.tracker, self._resubscribed):
-                self._resubscribed = time.monotonic()
-                self._socket.unsubscribe(self._topic)
-                self._socket.subscribe(self._topic)
+            self._resubscribe_if_behind()
             if newest is not None:
                 return newest
 

@@ -94,13 +94,16 @@ class PlacementTracker:
                 )
 
 
-class PlacementSubscriber:
-    """Owns a socket, so it belongs to one thread. `endpoints` may name several daemons.
+class Subscription:
+    """A socket that hears one deployment, and what it heard; subclasses say how to wait for more.
 
-    `running` is what the group runs at the start, Placement.initial(...) as a rule: it gives the
-    shape, and only what is above its (term, version) is taken. `heard` is called with the placement
-    that each heartbeat names (StateReporter.heard).
+    Owns a socket, so it belongs to one thread. `endpoints` may name several daemons. `running` is
+    what the group runs at the start, Placement.initial(...) as a rule: it gives the shape, and only
+    what is above its (term, version) is taken. `heard` is called with the placement that each
+    heartbeat names (StateReporter.heard).
     """
+
+    _contexts: type[zmq.Context[Any]] = zmq.Context
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class PlacementSubscriber:
         self._stale_seconds = stale_seconds
         self._resubscribed = float("-inf")
         self._started = time.monotonic()
-        self._socket = (context or zmq.Context.instance()).socket(zmq.SUB)
+        self._socket = (context or self._contexts.instance()).socket(zmq.SUB)
         configure(self._socket, curve)
         self._socket.maxmsgsize = wire.MAX_MESSAGE_BYTES
         self._socket.rcvhwm = 1000
@@ -141,8 +144,23 @@ class PlacementSubscriber:
         return (now - self._started if silence is None else silence) > self._stale_seconds
 
     def decline(self, running: Placement) -> None:
-        """The placement that poll() returned could not be applied; see PlacementTracker."""
+        """The newest placement could not be applied; see PlacementTracker."""
         self.tracker.decline(running)
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+
+    def _resubscribe_if_behind(self) -> None:
+        """A second apart, so that a placement on its way is not asked for over and over."""
+        now = time.monotonic()
+        if self.tracker.behind and now - self._resubscribed >= 1.0:
+            self._resubscribed = now
+            self._socket.unsubscribe(self._topic)
+            self._socket.subscribe(self._topic)
+
+
+class PlacementSubscriber(Subscription):
+    """poll() between two forward passes."""
 
     def poll(self, timeout: float = 0.0) -> Optional[Placement]:
         """Waits up to `timeout` seconds; the newest placement if one came, else None.
@@ -165,22 +183,11 @@ class PlacementSubscriber:
             except zmq.Again:
                 break
             newest = self.tracker.feed(frames, time.monotonic()) or newest
-        if resubscribe_now(self.tracker, self._resubscribed):
-            self._resubscribed = time.monotonic()
-            self._socket.unsubscribe(self._topic)
-            self._socket.subscribe(self._topic)
+        self._resubscribe_if_behind()
         return newest
-
-    def close(self) -> None:
-        self._socket.close(linger=0)
 
     def __enter__(self) -> PlacementSubscriber:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def resubscribe_now(tracker: PlacementTracker, last: float) -> bool:
-    """A second apart, so that a placement on its way is not asked for over and over."""
-    return tracker.behind and time.monotonic() - last >= 1.0

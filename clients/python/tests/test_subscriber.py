@@ -152,8 +152,7 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
             daemon.heartbeat(5, 4)
             self.assertIsNone(await subscriber.next(0.3))
             self.assertEqual(await asyncio.to_thread(daemon.subscription), b"\0d")
-            with self.assertRaises(TypeError):
-                subscriber.poll()
+            self.assertFalse(hasattr(subscriber, "poll"))  # it would block the event loop
 
 
 if __name__ == "__main__":
