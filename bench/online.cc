@@ -64,7 +64,8 @@ RebalancerOptions the_one() { return rules_of(1.05, 1.03, 0.003, 0); }
 
 Result run_ours(const TraceFile& trace, const Topology& topology, const RebalancerOptions& rules,
                 double apply_seconds) {
-  const ReplayScore score = replay(trace, topology, rules, 1, apply_seconds, [](const auto&) {});
+  const ReplayScore score =
+      replay(trace, topology, rules, {1, apply_seconds, 1}, [](const auto&) {});
   return {score.balancedness, score.moves, score.updates, score.decide_seconds_p99};
 }
 

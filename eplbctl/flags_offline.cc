@@ -160,13 +160,19 @@ void add_replay(CLI::App& app, Action& action) {
   add_choice(*command, "--hierarchical", options->hierarchical, kHierarchical,
              "keep expert groups on nodes");
   command->add_option("--seed", options->seed, "of what a policy draws")->check(in_range(0));
-  command->add_option("--step-seconds", options->step_seconds, "how long a step lasts")
+  command->add_option("--step-seconds", options->time.step_seconds, "how long a step lasts")
       ->check(in_range(1e-3, 86400.0))
       ->capture_default_str();
   command
-      ->add_option("--apply-seconds", options->apply_seconds,
+      ->add_option("--apply-seconds", options->time.apply_seconds,
                    "a decided placement serves from so long after")
       ->check(in_range(0.0, 1e6))
+      ->capture_default_str();
+  command
+      ->add_option("--sources", options->time.sources,
+                   "so many workers share the trace and report out of step, once a step each; "
+                   "decided every trigger.interval (1: once a step)")
+      ->check(in_range(1, 4096))
       ->capture_default_str();
   add_path(*command, "--timeline", options->timeline, "write a CSV file, a line a step");
   CLI::Option* compare =

@@ -8,6 +8,7 @@
 
 #include "core/model/placement.h"
 #include "eplbctl/key_file.h"
+#include "eplbctl/source_counters.h"
 
 namespace eplbd {
 namespace {
@@ -29,6 +30,7 @@ struct Publisher {
   uint64_t epoch = 0;
   uint64_t sequence = 0;
   double since = 0;
+  std::vector<uint32_t> counts;      // [layers, experts], running, as last reported
   std::vector<uint32_t> gpu_tokens;  // [layers, gpus], running
 };
 
@@ -39,28 +41,14 @@ PackedArray<T> packed(const std::vector<T>& values) {
 
 }  // namespace
 
-void deal_out(std::span<const uint32_t> counts, int32_t experts,
-              std::vector<std::vector<uint32_t>>& shares) {
-  const auto sources = static_cast<uint32_t>(shares.size());
-  uint32_t next = 0;  // who gets the first of what does not divide: goes round within a layer
-  for (size_t cell = 0; cell < counts.size(); ++cell) {
-    if (cell % static_cast<size_t>(experts) == 0) next = 0;
-    const uint32_t each = counts[cell] / sources;
-    const uint32_t rest = counts[cell] % sources;
-    for (uint32_t source = 0; source < sources; ++source) {
-      const uint32_t turn = (source + sources - next) % sources;
-      shares[source][cell] += each + (turn < rest ? 1 : 0);
-    }
-    next = (next + rest) % sources;
-  }
-}
-
 struct Fleet::Impl {
   Impl(const Topology& shape, const FleetOptions& chosen)
       : topology(shape),
         options(chosen),
         follower(shape, from_seconds(chosen.apply_seconds)),
-        subscriber(context, zmq::socket_type::sub) {
+        subscriber(context, zmq::socket_type::sub),
+        counters(chosen.sources, shape.layers, shape.logical_experts),
+        reported(chosen.sources) {
     if (!options.curve_secret_key.empty()) {
       secret_key = read_key(options.curve_secret_key);
       server_key = read_key(options.curve_server_key);
@@ -68,11 +56,11 @@ struct Fleet::Impl {
     prepare(subscriber, options.placements);
     subscriber.set(zmq::sockopt::subscribe, options.deployment);
     const size_t cells = static_cast<size_t>(topology.layers) * topology.logical_experts;
-    running_counts.assign(options.sources, std::vector<uint32_t>(cells, 0));
     for (int32_t i = 0; i < options.sources; ++i) {
-      Publisher source{"dp" + std::to_string(i), {context, zmq::socket_type::pub}, 0, 0, 0, {}};
+      Publisher source{"dp" + std::to_string(i), {context, zmq::socket_type::pub}, 0, 0, 0, {}, {}};
       source.since = unix_seconds();
       source.epoch = static_cast<uint64_t>(source.since * 1e9);
+      source.counts.assign(cells, 0);
       source.gpu_tokens.assign(static_cast<size_t>(topology.layers) * topology.gpus, 0);
       prepare(source.socket, options.counts);
       sources.push_back(std::move(source));
@@ -106,42 +94,52 @@ struct Fleet::Impl {
   }
 
   // Where a source's new tokens went: each expert's, evenly over its replicas.
-  void count_gpu_tokens(const std::vector<uint32_t>& before, const std::vector<uint32_t>& now,
-                        std::vector<uint32_t>& gpu_tokens) const {
-    const ReplicaTable& table = replicas;
+  void count_gpu_tokens(std::span<const uint32_t> now, Publisher& source) const {
+    const ReplicaTable table = replica_table(topology, follower.serving());
     for (size_t cell = 0; cell < now.size(); ++cell) {
-      const uint32_t tokens = now[cell] - before[cell];
+      const uint32_t tokens = now[cell] - source.counts[cell];
       const auto count = static_cast<uint32_t>(table.logical_replica_count[cell]);
       if (tokens == 0 || count == 0) continue;
       const size_t layer = cell / static_cast<size_t>(topology.logical_experts);
       for (uint32_t i = 0; i < count; ++i) {
         const int32_t slot = table.logical_to_physical[cell * table.width + i];
         const uint32_t rest = (i + messages) % count < tokens % count ? 1 : 0;
-        gpu_tokens[layer * topology.gpus + topology.gpu_of(slot)] += tokens / count + rest;
+        source.gpu_tokens[layer * topology.gpus + topology.gpu_of(slot)] += tokens / count + rest;
       }
     }
   }
 
-  void publish(std::span<const uint32_t> counts) {
+  void report_counts(int32_t index) {
+    Publisher& source = sources[index];
+    const std::span<const uint32_t> running = counters.report(index, step_counts);
+    count_gpu_tokens(running, source);
+    source.counts.assign(running.begin(), running.end());
+    CountsReport report;
+    report.source = source.name;
+    report.epoch = source.epoch;
+    report.since = source.since;
+    report.ts = unix_seconds();
+    report.steps = 1;
+    report.running = follower.running();
+    report.cumulative = true;
+    report.counts = packed(source.counts);
+    report.gpu_tokens = packed(source.gpu_tokens);
+    send(source, encode_counts(report));
+  }
+
+  TimePoint report_due() const {
+    if (reported == counters.sources()) return TimePoint::max();
+    const double seconds = to_seconds(step_length) * counters.phase(reported);
+    return step_start + from_seconds(seconds);
+  }
+
+  void begin_step(std::span<const uint32_t> counts, TimePoint start, Duration length) {
     follower.advance(Clock::now());
-    replicas = replica_table(topology, follower.serving());
-    const std::vector<std::vector<uint32_t>> before = running_counts;
-    deal_out(counts, topology.logical_experts, running_counts);
-    for (size_t i = 0; i < sources.size(); ++i) {
-      Publisher& source = sources[i];
-      count_gpu_tokens(before[i], running_counts[i], source.gpu_tokens);
-      CountsReport report;
-      report.source = source.name;
-      report.epoch = source.epoch;
-      report.since = source.since;
-      report.ts = unix_seconds();
-      report.steps = 1;
-      report.running = follower.running();
-      report.cumulative = true;
-      report.counts = packed(running_counts[i]);
-      report.gpu_tokens = packed(source.gpu_tokens);
-      send(source, encode_counts(report));
-    }
+    while (reported < counters.sources()) report_counts(reported++);
+    step_counts.assign(counts.begin(), counts.end());
+    step_start = start;
+    step_length = length;
+    reported = 0;
   }
 
   void report_state() {
@@ -200,8 +198,9 @@ struct Fleet::Impl {
       const TimePoint now = Clock::now();
       follower.advance(now);
       if (follower.take_report_due() || now >= state_due) report_state();
+      while (now >= report_due()) report_counts(reported++);
       if (now >= deadline) return;
-      TimePoint wake = std::min(deadline, state_due);
+      TimePoint wake = std::min({deadline, state_due, report_due()});
       if (const auto change = follower.next_change()) wake = std::min(wake, *change);
       const auto wait = std::chrono::ceil<std::chrono::milliseconds>(wake - now);
       zmq::pollitem_t item{subscriber.handle(), 0, ZMQ_POLLIN, 0};
@@ -222,8 +221,11 @@ struct Fleet::Impl {
   zmq::context_t context;
   zmq::socket_t subscriber;
   std::vector<Publisher> sources;
-  std::vector<std::vector<uint32_t>> running_counts;  // [sources][layers * experts]
-  ReplicaTable replicas;
+  SourceCounters counters;
+  std::vector<uint32_t> step_counts;  // [layers, experts] of the step that is served now
+  TimePoint step_start{};
+  Duration step_length{};
+  int32_t reported;  // sources that reported in it, in their order
   TimePoint state_due{};
   TimePoint subscribe_due{};
   int64_t messages = 0;
@@ -234,7 +236,9 @@ Fleet::Fleet(const Topology& topology, const FleetOptions& options)
     : impl_(std::make_unique<Impl>(topology, options)) {}
 Fleet::~Fleet() = default;
 
-void Fleet::publish(std::span<const uint32_t> counts) { impl_->publish(counts); }
+void Fleet::begin_step(std::span<const uint32_t> counts, TimePoint start, Duration length) {
+  impl_->begin_step(counts, start, length);
+}
 void Fleet::run_until(TimePoint deadline) { impl_->run_until(deadline); }
 const PlacementFollower& Fleet::follower() const { return impl_->follower; }
 int64_t Fleet::messages() const { return impl_->messages; }

@@ -1,5 +1,6 @@
-// A simulated fleet of workers on real sockets: every source publishes running counts, the first
-// one also receives placements and reports the group's state, as docs/wire.md says.
+// A simulated fleet of workers on real sockets: every source publishes running counts once a step,
+// out of step with the others (see SourceCounters); the first one also receives placements and
+// reports the group's state, as docs/wire.md says.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -30,8 +31,9 @@ class Fleet {
   Fleet(const Topology& topology, const FleetOptions& options);
   ~Fleet();
 
-  // Deals one step's counts [layers, experts] out to the sources; each sends its running counts.
-  void publish(std::span<const uint32_t> counts);
+  // The traffic [layers, experts] of a step that lasts so long from `start` on. Reports of the step
+  // before that are still due are sent now.
+  void begin_step(std::span<const uint32_t> counts, TimePoint start, Duration length);
 
   // Receives, applies and reports until `deadline`.
   void run_until(TimePoint deadline);
@@ -44,10 +46,5 @@ class Fleet {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// How one step's counts fall to `sources` workers: every token to one, every layer's tokens alike.
-// `shares` is [sources][layers * experts], added to.
-void deal_out(std::span<const uint32_t> counts, int32_t experts,
-              std::vector<std::vector<uint32_t>>& shares);
 
 }  // namespace eplbd

@@ -195,7 +195,7 @@ int run_load(const LoadOptions& options) {
   const TimePoint start = Clock::now();
   const TimePoint end =
       options.seconds > 0 ? start + from_seconds(options.seconds) : TimePoint::max();
-  TimePoint next_step = start + step;
+  TimePoint next_step = start;
   TimePoint next_show = start + kShowEvery;
   Score score;
   while (stop_requested == 0) {
@@ -203,7 +203,7 @@ int run_load(const LoadOptions& options) {
     const TimePoint now = Clock::now();
     if (now >= next_step) {
       traffic->next(counts);
-      fleet.publish(counts);
+      fleet.begin_step(counts, now, step);
       score.add(setup.topology, counts, fleet.follower().serving());
       next_step = std::max(next_step + step, now);  // late: no burst to catch up
     }

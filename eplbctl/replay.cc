@@ -29,9 +29,9 @@ struct Rules {
   RebalancerOptions options;
 };
 
-RebalancerOptions rules_of(const ReplayOptions& options, const std::string& config) {
-  RebalancerOptions rules;
-  if (!config.empty()) rules = read_config(config, Require::rules_only).rebalancer;
+// The configuration's, or the defaults, with the flags over them.
+RebalancerOptions rules_of(const ReplayOptions& options, const Config& config) {
+  RebalancerOptions rules = config.rebalancer;
   rules.mode = Mode::active;  // what it would do is the question
   if (options.policy) rules.balancer.policy = *options.policy;
   if (options.hierarchical) rules.balancer.hierarchical = *options.hierarchical;
@@ -39,20 +39,21 @@ RebalancerOptions rules_of(const ReplayOptions& options, const std::string& conf
   return rules;
 }
 
-std::vector<Rules> rules_to_compare(const ReplayOptions& options) {
+std::vector<Rules> rules_to_compare(const ReplayOptions& options, const Config& config) {
   std::vector<Rules> all;
+  const auto add_policy = [&](std::string name, Policy policy) {
+    all.push_back({std::move(name), rules_of(options, config)});
+    all.back().options.balancer.policy = policy;
+  };
   for (const std::string& name : options.compared) {
-    const std::optional<Policy> policy = from_name<Policy>(name);
-    Rules rules{name, rules_of(options, policy ? options.config : name)};
-    if (policy) rules.options.balancer.policy = *policy;
-    all.push_back(std::move(rules));
+    if (const auto policy = from_name<Policy>(name)) {
+      add_policy(name, *policy);
+    } else {
+      all.push_back({name, rules_of(options, read_config(name, Require::rules_only))});
+    }
   }
   if (!all.empty()) return all;
-  for (const Policy policy : kPolicies) {
-    Rules rules{std::string(to_string(policy)), rules_of(options, options.config)};
-    rules.options.balancer.policy = policy;
-    all.push_back(std::move(rules));
-  }
+  for (const Policy policy : kPolicies) add_policy(std::string(to_string(policy)), policy);
   return all;
 }
 
@@ -94,7 +95,7 @@ class Timeline {
     char line[256];
     std::snprintf(line, sizeof(line), "%lld,%.9g,%.6f,%.6f,%s,%llu,%lld,%lld,%lld,%.9f,%.6g\n",
                   static_cast<long long>(s.step),
-                  static_cast<double>(s.step) * options_.step_seconds, s.imbalance,
+                  static_cast<double>(s.step) * options_.time.step_seconds, s.imbalance,
                   s.imbalance_static, std::string(to_string(s.verdict)).c_str(),
                   static_cast<unsigned long long>(s.version), static_cast<long long>(s.moves),
                   static_cast<long long>(s.worst_gpu_moves),
@@ -121,8 +122,9 @@ ordered_json to_json(const ReplayOptions& options, const Topology& topology, con
   json["logical_experts"] = topology.logical_experts;
   json["slots"] = topology.slots;
   json["gpus"] = topology.gpus;
-  json["step_seconds"] = options.step_seconds;
-  json["apply_seconds"] = options.apply_seconds;
+  json["step_seconds"] = options.time.step_seconds;
+  json["apply_seconds"] = options.time.apply_seconds;
+  json["sources"] = options.time.sources;
   json["balancedness"] = score.balancedness;
   json["static_balancedness"] = score.static_balancedness;
   json["worst_layer"] = worst - score.layer_balancedness.begin();
@@ -139,25 +141,26 @@ ordered_json to_json(const ReplayOptions& options, const Topology& topology, con
   return json;
 }
 
-int run_one(const ReplayOptions& options, const TraceFile& trace, const Topology& topology) {
-  const Rules rules{"replay", rules_of(options, options.config)};
+int run_one(const ReplayOptions& options, const Config& config, const TraceFile& trace,
+            const Topology& topology) {
+  const Rules rules{"replay", rules_of(options, config)};
   Timeline timeline(options);
   ReplayScore score;
   {
     Progress progress(rules.name, trace.steps());
-    score = replay(trace, topology, rules.options, options.step_seconds, options.apply_seconds,
-                   [&](const ReplayStep& step) {
-                     if (!options.timeline.empty()) timeline.add(step);
-                     progress.done(step.step);
-                   });
+    score = replay(trace, topology, rules.options, options.time, [&](const ReplayStep& step) {
+      if (!options.timeline.empty()) timeline.add(step);
+      progress.done(step.step);
+    });
   }
   timeline.write();
   std::cout << to_json(options, topology, rules, score).dump(2) << '\n';
   return 0;
 }
 
-int run_compare(const ReplayOptions& options, const TraceFile& trace, const Topology& topology) {
-  const std::vector<Rules> all = rules_to_compare(options);
+int run_compare(const ReplayOptions& options, const Config& config, const TraceFile& trace,
+                const Topology& topology) {
+  const std::vector<Rules> all = rules_to_compare(options, config);
   size_t width = 6;
   for (const Rules& rules : all) width = std::max(width, rules.name.size());
   const int name = static_cast<int>(width);
@@ -167,7 +170,7 @@ int run_compare(const ReplayOptions& options, const TraceFile& trace, const Topo
     ReplayScore score;
     {
       Progress progress(rules.name, trace.steps());
-      score = replay(trace, topology, rules.options, options.step_seconds, options.apply_seconds,
+      score = replay(trace, topology, rules.options, options.time,
                      [&](const ReplayStep& step) { progress.done(step.step); });
     }
     ordered_json json = to_json(options, topology, rules, score);
@@ -193,14 +196,11 @@ int run_compare(const ReplayOptions& options, const TraceFile& trace, const Topo
 }
 
 // That of the flags, else the configuration's.
-Topology topology_of(const ReplayOptions& options, const TraceFile& trace) {
+Topology topology_of(const ReplayOptions& options, const Config& config, const TraceFile& trace) {
   if (options.shape.gpus > 0) {
     return topology_from(options.shape, trace.layers(), trace.experts());
   }
-  Topology topology;
-  if (!options.config.empty()) {
-    topology = read_config(options.config, Require::rules_only).topology;
-  }
+  const Topology& topology = config.topology;
   if (!topology.problems().empty()) {
     throw UsageError("--gpus and --slots are required, or a --config that has a topology");
   }
@@ -216,10 +216,12 @@ Topology topology_of(const ReplayOptions& options, const TraceFile& trace) {
 }  // namespace
 
 int run_replay(const ReplayOptions& options) {
+  Config config;
+  if (!options.config.empty()) config = read_config(options.config, Require::rules_only);
   const TraceFile trace(options.trace);
-  const Topology topology = topology_of(options, trace);
-  return options.compare ? run_compare(options, trace, topology)
-                         : run_one(options, trace, topology);
+  const Topology topology = topology_of(options, config, trace);
+  return options.compare ? run_compare(options, config, trace, topology)
+                         : run_one(options, config, trace, topology);
 }
 
 }  // namespace eplbd

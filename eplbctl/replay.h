@@ -12,6 +12,7 @@
 #include "core/decide/rebalancer.h"
 #include "eplbctl/shape.h"
 #include "eplbctl/trace_file.h"
+#include "eplbctl/virtual_group.h"
 
 namespace eplbd {
 
@@ -22,8 +23,7 @@ struct ReplayOptions {
   std::optional<Policy> policy;  // given: instead of the configuration's
   std::optional<Hierarchical> hierarchical;
   std::optional<uint64_t> seed;
-  double step_seconds = 1;
-  double apply_seconds = 0;
+  VirtualTime time;
   std::string timeline;  // a CSV file, a line a step; empty: none
   bool compare = false;
   std::vector<std::string> compared;  // policies and configuration files; empty: all policies
@@ -32,21 +32,22 @@ struct ReplayOptions {
 
 int run_replay(const ReplayOptions& options);
 
-// What one step came to.
+// What one step came to: of several decisions the update, else the last.
 struct ReplayStep {
   int64_t step = 0;
   double imbalance = 0;         // as served; 0 without load
   double imbalance_static = 0;  // had the initial placement been kept
   Verdict verdict = Verdict::no_counts;
-  uint64_t version = 0;  // that served
-  int64_t moves = 0;     // of the update decided at its end
+  uint64_t version = 0;  // that served its begin
+  int64_t moves = 0;     // of the updates decided in it
   int64_t worst_gpu_moves = 0;
   int64_t layers_changed = 0;
   double decide_seconds = 0;
   double half_life_seconds = 0;
 };
 
-// Sums over a trace. A step is served under the placement in force before its counts are seen.
+// Sums over a trace. A step is served under the placements in force during it, before all of its
+// counts are seen.
 struct ReplayScore {
   int64_t steps = 0;
   double balancedness = 1;         // sum over steps and layers of mean / sum of max GPU load
@@ -63,7 +64,7 @@ struct ReplayScore {
 
 // Requires: the topology is possible and of the trace's shape.
 ReplayScore replay(const TraceFile& trace, const Topology& topology, const RebalancerOptions& rules,
-                   double step_seconds, double apply_seconds,
+                   const VirtualTime& time,
                    const std::function<void(const ReplayStep&)>& each_step);
 
 }  // namespace eplbd

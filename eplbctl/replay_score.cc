@@ -4,9 +4,7 @@
 #include <stdexcept>
 
 #include "core/model/imbalance.h"
-#include "core/model/migration.h"
 #include "eplbctl/replay.h"
-#include "eplbctl/virtual_group.h"
 
 namespace eplbd {
 namespace {
@@ -19,8 +17,8 @@ class Balance {
     for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) speed_ += topology.gpu_speed(gpu);
   }
 
-  // Adds one step; returns its imbalance, 0 without load.
-  double add(const Placement& placement, std::span<const double> loads) {
+  // Adds a part of one step; returns the step's imbalance under this placement, 0 without load.
+  double add(const Placement& placement, std::span<const double> loads, double part = 1) {
     const std::vector<double> served = gpu_loads(topology_, placement, loads);
     double means = 0;
     double peaks = 0;
@@ -32,8 +30,8 @@ class Balance {
         tokens += gpus[gpu] * topology_.gpu_speed(gpu);
         peak = std::max(peak, gpus[gpu]);
       }
-      means_[layer] += tokens / speed_;
-      peaks_[layer] += peak;
+      means_[layer] += part * tokens / speed_;
+      peaks_[layer] += part * peak;
       means += tokens / speed_;
       peaks += peak;
     }
@@ -71,24 +69,29 @@ double percentile_99(std::vector<double> values) {
   return *at;
 }
 
-void count_update(const Topology& topology, const Placement& base, const Placement& next,
-                  ReplayStep& line, ReplayScore& score) {
-  const MoveCount moves = count_moves(topology, base, next);
-  line.moves = moves.total;
-  line.worst_gpu_moves = moves.worst_gpu;
-  line.layers_changed = static_cast<int64_t>(changed_layers(base, next).size());
+void count_decision(const VirtualGroup::Decided& decided, ReplayStep& line, ReplayScore& score) {
+  const Decision& decision = decided.decision;
+  ++score.verdicts[decision.verdict];
+  score.decide_seconds_total += decided.seconds;
+  line.decide_seconds += decided.seconds;
+  if (line.verdict != Verdict::update) line.verdict = decision.verdict;
+  if (decision.verdict != Verdict::update) return;
+  const auto layers = static_cast<int64_t>(decision.update->changed_layers.size());
+  line.moves += decision.moves;
+  line.worst_gpu_moves = std::max(line.worst_gpu_moves, decision.worst_gpu_moves);
+  line.layers_changed += layers;
   ++score.updates;
-  score.moves += line.moves;
-  score.layers_changed += line.layers_changed;
-  score.max_moves_per_gpu = std::max(score.max_moves_per_gpu, line.worst_gpu_moves);
+  score.moves += decision.moves;
+  score.layers_changed += layers;
+  score.max_moves_per_gpu = std::max(score.max_moves_per_gpu, decision.worst_gpu_moves);
 }
 
 }  // namespace
 
 ReplayScore replay(const TraceFile& trace, const Topology& topology, const RebalancerOptions& rules,
-                   double step_seconds, double apply_seconds,
+                   const VirtualTime& time,
                    const std::function<void(const ReplayStep&)>& each_step) {
-  VirtualGroup group(topology, rules, step_seconds, apply_seconds);
+  VirtualGroup group(topology, rules, time);
   const Placement initial = Placement::initial(topology);
   Balance served(topology);
   Balance kept(topology);
@@ -102,18 +105,16 @@ ReplayScore replay(const TraceFile& trace, const Topology& topology, const Rebal
     ReplayStep line;
     line.step = step;
     line.version = group.running().version;
-    line.imbalance = served.add(group.serving(), loads);
-    line.imbalance_static = kept.add(initial, loads);
     const VirtualGroup::Step result = group.step(counts);
-    if (result.decision.verdict == Verdict::update) {
-      count_update(topology, result.base, result.decision.update->placement, line, score);
+    for (const auto& [placement, part] : result.served) {
+      line.imbalance += part * served.add(placement, loads, part);
     }
-    line.verdict = result.decision.verdict;
-    line.decide_seconds = result.decide_seconds;
+    line.imbalance_static = kept.add(initial, loads);
+    for (const VirtualGroup::Decided& decided : result.decided) {
+      count_decision(decided, line, score);
+      decide_seconds.push_back(decided.seconds);
+    }
     line.half_life_seconds = to_seconds(group.half_life());
-    ++score.verdicts[line.verdict];
-    score.decide_seconds_total += line.decide_seconds;
-    decide_seconds.push_back(line.decide_seconds);
     if (each_step) each_step(line);
   }
   score.balancedness = served.whole_model();

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "eplbctl/virtual_group.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <stdexcept>
 
 namespace eplbd {
@@ -28,30 +30,59 @@ PackedArray<T> packed(std::span<const T> values) {
 
 }  // namespace
 
+// Something happens: a source reports, or (-1) a decision is due.
+struct VirtualGroup::Moment {
+  double seconds = 0;
+  int32_t source = -1;
+};
+
 VirtualGroup::VirtualGroup(const Topology& topology, const RebalancerOptions& options,
-                           double step_seconds, double apply_seconds)
+                           const VirtualTime& time)
     : topology_(topology),
-      step_seconds_(step_seconds),
-      apply_seconds_(apply_seconds),
+      time_(time),
+      interval_seconds_(to_seconds(options.trigger.interval)),
       rebalancer_(topology, options, at(0), known_start(topology)),
+      counters_(time.sources, topology.layers, topology.logical_experts),
       serving_(Placement::initial(topology)) {
+  for (int32_t i = 0; i < time.sources; ++i) names_.push_back("dp" + std::to_string(i));
   report_state(at(0));
+}
+
+// After `begin`, not after `end`; a report comes before the decision of the same moment.
+std::vector<VirtualGroup::Moment> VirtualGroup::moments_of(double begin, double end) const {
+  std::vector<Moment> moments;
+  for (int32_t source = 0; source < counters_.sources(); ++source) {
+    const double phase = counters_.phase(source);
+    moments.push_back({phase == 1 ? end : begin + phase * (end - begin), source});
+  }
+  if (counters_.sources() == 1) {
+    moments.push_back({end, -1});
+    return moments;
+  }
+  for (double tick = std::floor(begin / interval_seconds_ + kRounding) + 1;
+       tick * interval_seconds_ <= end + kRounding; ++tick) {
+    moments.push_back({std::min(tick * interval_seconds_, end), -1});
+  }
+  std::stable_sort(moments.begin(), moments.end(),
+                   [](const Moment& a, const Moment& b) { return a.seconds < b.seconds; });
+  return moments;
 }
 
 Now VirtualGroup::at(double seconds) const {
   return {TimePoint(kStart + from_seconds(seconds)), kStartUnixSeconds + seconds};
 }
 
-void VirtualGroup::report_counts(std::span<const uint32_t> counts, Now now) {
+void VirtualGroup::report_counts(int32_t source, std::span<const uint32_t> counts, Now now) {
   CountsReport report;
-  report.source = "replay";
+  report.source = names_[source];
   report.sequence = static_cast<uint64_t>(steps_);
   report.epoch = 1;
   report.since = kStartUnixSeconds;
   report.ts = now.unix_seconds;
   report.steps = 1;
   report.running = running_;
-  report.counts = packed(counts);
+  report.cumulative = true;
+  report.counts = packed(counters_.report(source, counts));
   const IngestResult result = rebalancer_.ingest(report, now);
   if (result.rejected) {
     throw std::runtime_error("the rebalancer refuses these counts: " +
@@ -69,7 +100,7 @@ void VirtualGroup::report_state(Now now) {
   report.status = pending_                    ? WorkerStatus::applying
                   : running_ == PlacementId{} ? WorkerStatus::idle
                                               : WorkerStatus::applied;
-  if (report.status == WorkerStatus::applied) report.apply_seconds = apply_seconds_;
+  if (report.status == WorkerStatus::applied) report.apply_seconds = time_.apply_seconds;
   report.layers = topology_.layers;
   report.logical_experts = topology_.logical_experts;
   report.slots = topology_.slots;
@@ -78,35 +109,54 @@ void VirtualGroup::report_state(Now now) {
   rebalancer_.observe(report, now);
 }
 
-void VirtualGroup::apply(double until_seconds) {
-  if (!pending_ || applied_at_ > until_seconds + kRounding) return;
+void VirtualGroup::apply() {
   serving_ = std::move(pending_->placement);
   running_ = pending_->id;
   pending_.reset();
   report_state(at(applied_at_));
 }
 
-VirtualGroup::Step VirtualGroup::step(std::span<const uint32_t> counts) {
-  const double end = static_cast<double>(steps_ + 1) * step_seconds_;
-  apply(end);
-  const Now now = at(end);
-  report_counts(counts, now);
+VirtualGroup::Decided VirtualGroup::decide(double seconds) {
+  const Now now = at(seconds);
   report_state(now);
   rebalancer_.advance(now);
-  ++steps_;
-
-  Step step;
-  step.base = serving_;
+  Decided decided;
   const auto start = std::chrono::steady_clock::now();
-  step.decision = rebalancer_.decide(now);
-  step.decide_seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  rebalancer_.record(step.decision, now);
-  if (step.decision.verdict == Verdict::update) {
-    pending_ = *step.decision.update;
-    applied_at_ = end + apply_seconds_;
-    apply(end);
+  decided.decision = rebalancer_.decide(now);
+  decided.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  rebalancer_.record(decided.decision, now);
+  if (decided.decision.verdict == Verdict::update) {
+    pending_ = *decided.decision.update;
+    applied_at_ = seconds + time_.apply_seconds;
   }
+  return decided;
+}
+
+VirtualGroup::Step VirtualGroup::step(std::span<const uint32_t> counts) {
+  const double begin = static_cast<double>(steps_) * time_.step_seconds;
+  const double end = static_cast<double>(steps_ + 1) * time_.step_seconds;
+  Step step;
+  double served_until = begin;
+  const auto serve = [&](double until) {
+    step.served.push_back({serving_, (until - served_until) / time_.step_seconds});
+    served_until = until;
+  };
+  for (const Moment& moment : moments_of(begin, end)) {
+    const auto apply_due = [&] {
+      if (!pending_ || applied_at_ > moment.seconds + kRounding) return;
+      serve(moment.seconds);
+      apply();
+    };
+    apply_due();
+    if (moment.source >= 0) {
+      report_counts(moment.source, counts, at(moment.seconds));
+    } else {
+      step.decided.push_back(decide(moment.seconds));
+    }
+    apply_due();
+  }
+  serve(end);
+  ++steps_;
   return step;
 }
 

@@ -1,44 +1,65 @@
-// A rebalancer and the one group of workers that it balances, in virtual time: counts of a step
-// come from one source, placements are applied some seconds after they are published.
+// A rebalancer and the one group of workers that it balances, in virtual time: sources report their
+// counts out of step, placements are applied some seconds after they are published.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "core/decide/rebalancer.h"
+#include "eplbctl/source_counters.h"
 
 namespace eplbd {
 
+// How a trace is given to the group.
+struct VirtualTime {
+  double step_seconds = 1;
+  double apply_seconds = 0;
+  int32_t sources = 1;
+};
+
 class VirtualGroup {
  public:
-  VirtualGroup(const Topology& topology, const RebalancerOptions& options, double step_seconds,
-               double apply_seconds);
+  VirtualGroup(const Topology& topology, const RebalancerOptions& options, const VirtualTime& time);
 
-  struct Step {
+  struct Decided {
     Decision decision;
-    Placement base;             // what it was decided under
-    double decide_seconds = 0;  // real
+    double seconds = 0;  // real
   };
-  // The next step's counts [layers, logical_experts], seen at its end; then one decision.
+  // One placement, and the part of the step that it served.
+  struct Served {
+    Placement placement;
+    double part = 1;
+  };
+  struct Step {
+    std::vector<Decided> decided;
+    std::vector<Served> served;  // in this order; parts sum to 1
+  };
+  // The next step's counts [layers, logical_experts]. With one source they are seen at its end, and
+  // then decided from once; with more, decisions come at the daemon's pace, trigger.interval.
   Step step(std::span<const uint32_t> counts);
 
-  // What serves the next step.
-  const Placement& serving() const { return serving_; }
   PlacementId running() const { return running_; }
   Duration half_life() const { return rebalancer_.half_life(); }
 
  private:
+  struct Moment;
+  std::vector<Moment> moments_of(double begin, double end) const;
   Now at(double seconds) const;
-  void report_counts(std::span<const uint32_t> counts, Now now);
+  void report_counts(int32_t source, std::span<const uint32_t> counts, Now now);
   void report_state(Now now);
-  void apply(double until_seconds);
+  void apply();
+  Decided decide(double seconds);
 
   Topology topology_;
-  double step_seconds_;
-  double apply_seconds_;
+  VirtualTime time_;
+  double interval_seconds_;
   Rebalancer rebalancer_;
+  SourceCounters counters_;
+  std::vector<std::string> names_;  // [sources]
   int64_t steps_ = 0;
   uint64_t state_messages_ = 0;
   Placement serving_;

@@ -87,9 +87,9 @@ TEST_CASE("the score is that of serving each step before its counts are seen") {
   const Topology shape = topology();
   for (const double apply_seconds : {0.0, 0.5, 1.0, 3.0}) {
     CAPTURE(apply_seconds);
-    const ReplayScore score = replay(trace, shape, rules(), 1, apply_seconds, nullptr);
+    const ReplayScore score = replay(trace, shape, rules(), {1, apply_seconds, 1}, nullptr);
     // The same decisions, served by hand.
-    VirtualGroup group(shape, rules(), 1, apply_seconds);
+    VirtualGroup group(shape, rules(), {1, apply_seconds, 1});
     Placement serving = Placement::initial(shape);
     Placement next = serving;
     double due = -1;
@@ -105,9 +105,11 @@ TEST_CASE("the score is that of serving each step before its counts are seen") {
       served.add(shape, serving, all[step]);
       kept.add(shape, Placement::initial(shape), all[step]);
       const VirtualGroup::Step result = group.step(all[step]);
-      if (result.decision.verdict != Verdict::update) continue;
+      REQUIRE(result.decided.size() == 1);
+      const Decision& decision = result.decided.front().decision;
+      if (decision.verdict != Verdict::update) continue;
       CHECK(due < 0);  // nothing is decided while one is applied
-      next = result.decision.update->placement;
+      next = decision.update->placement;
       moves += count_moves(shape, serving, next).total;
       due = start + 1 + apply_seconds;
     }
@@ -120,17 +122,62 @@ TEST_CASE("the score is that of serving each step before its counts are seen") {
   }
 }
 
+TEST_CASE(
+    "several sources: decided at the daemon's pace, scored as long as each placement serves") {
+  const auto all = steps(60);
+  const TemporaryFile file(json_of(all));
+  const Topology shape = topology();
+  const VirtualTime time{2, 0.5, 5};
+  std::vector<ReplayStep> lines;
+  const ReplayScore score = replay(TraceFile(file.name()), shape, rules(), time,
+                                   [&](const ReplayStep& line) { lines.push_back(line); });
+  VirtualGroup group(shape, rules(), time);
+  double mean = 0;
+  double peak = 0;
+  int64_t moves = 0;
+  int64_t decided = 0;
+  size_t pieces = 0;
+  for (size_t step = 0; step < all.size(); ++step) {
+    const VirtualGroup::Step result = group.step(all[step]);
+    CHECK(result.decided.size() == 20);
+    pieces = std::max(pieces, result.served.size());
+    double parts = 0;
+    for (const auto& [placement, part] : result.served) {
+      Reference served;
+      served.add(shape, placement, all[step]);
+      mean += part * served.mean;
+      peak += part * served.peak;
+      parts += part;
+    }
+    CHECK(parts == Approx(1).epsilon(1e-9));
+    int64_t of_step = 0;
+    for (const auto& [decision, seconds] : result.decided) {
+      if (decision.verdict == Verdict::update) of_step += decision.moves;
+      ++decided;
+    }
+    CHECK(lines[step].moves == of_step);
+    moves += of_step;
+  }
+  CHECK(score.balancedness == Approx(mean / peak).epsilon(1e-12));
+  CHECK(score.moves == moves);
+  CHECK(pieces > 1);  // an update served from within a step on
+  int64_t verdicts = 0;
+  for (const auto& [verdict, times] : score.verdicts) verdicts += times;
+  CHECK(verdicts == decided);
+  CHECK(score.updates >= 2);
+}
+
 TEST_CASE("applying slowly costs balance, and a budget is kept") {
   const TemporaryFile file(json_of(steps(60)));
   const TraceFile trace(file.name());
-  const ReplayScore fast = replay(trace, topology(), rules(), 1, 0, nullptr);
-  const ReplayScore slow = replay(trace, topology(), rules(), 1, 10, nullptr);
+  const ReplayScore fast = replay(trace, topology(), rules(), {}, nullptr);
+  const ReplayScore slow = replay(trace, topology(), rules(), {1, 10, 1}, nullptr);
   CHECK(slow.balancedness < fast.balancedness);
   CHECK(slow.updates <= fast.updates);
   RebalancerOptions tight = rules();
   tight.limits.max_moves = 2;
   int64_t worst = 0;
-  replay(trace, topology(), tight, 1, 0,
+  replay(trace, topology(), tight, {},
          [&](const ReplayStep& step) { worst = std::max(worst, step.moves); });
   CHECK(worst > 0);
   CHECK(worst <= 2);
@@ -138,7 +185,7 @@ TEST_CASE("applying slowly costs balance, and a budget is kept") {
 
 TEST_CASE("a trace without any tokens moves nothing") {
   const TemporaryFile file(json_of(std::vector(5, std::vector<uint32_t>(24, 0))));
-  const ReplayScore score = replay(TraceFile(file.name()), topology(), rules(), 1, 0, nullptr);
+  const ReplayScore score = replay(TraceFile(file.name()), topology(), rules(), {}, nullptr);
   CHECK(score.balancedness == 1);
   CHECK(score.updates == 0);
 }

@@ -4,7 +4,6 @@
 #include <catch2/catch.hpp>
 #include <numeric>
 
-#include "eplbctl/fleet.h"
 #include "tests/eplbctl/temporary_file.h"
 
 namespace eplbd {
@@ -45,21 +44,6 @@ TEST_CASE("a trace is played over and over") {
     CHECK(counts == std::vector<uint32_t>{1, 2});
     player.next(counts);
     CHECK(counts == std::vector<uint32_t>{3, 4});
-  }
-}
-
-TEST_CASE("sources share a step: nothing lost, each the same part of every layer") {
-  const std::vector<uint32_t> counts = {7, 0, 1, 5, /**/ 3, 3, 3, 4};
-  for (const size_t sources : {1u, 2u, 3u, 5u, 20u}) {
-    std::vector<std::vector<uint32_t>> shares(sources, std::vector<uint32_t>(8, 10));
-    deal_out(counts, 4, shares);
-    std::vector<uint32_t> sum(8, 0);
-    for (auto& share : shares) {
-      for (size_t i = 0; i < 8; ++i) sum[i] += share[i] - 10;
-      CHECK(std::accumulate(share.begin(), share.begin() + 4, 0u) ==
-            std::accumulate(share.begin() + 4, share.end(), 0u));
-    }
-    CHECK(sum == counts);
   }
 }
 
