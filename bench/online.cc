@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "bench/online_picture.h"
-#include "core/balance/balancer.h"
+#include "core/balance/scratch_policy.h"
 #include "core/model/imbalance.h"
 #include "core/model/migration.h"
 #include "eplbctl/replay.h"
@@ -93,17 +93,15 @@ Served serve(const Topology& topology, const Placement& placement, std::span<con
   return served;
 }
 
-Placement rebuilt(const Topology& topology, const Balancer& balancer,
+Placement rebuilt(const Topology& topology, const ScratchPolicy& policy,
                   std::span<const double> loads) {
-  const BalanceRequest request{
-      .topology = topology, .loads = loads, .gpus_down = {}, .budget = {}, .keep_searching = {}};
-  return {topology, balancer.place(request).slot_to_expert};
+  return policy.place(topology, loads, {}).placement;
 }
 
 // Rebuilds everything every so many steps from the load of as many; 0: never.
-Result run_interval(const TraceFile& trace, const Topology& topology, Policy policy, int64_t every,
+Result run_interval(const TraceFile& trace, const Topology& topology, Policy name, int64_t every,
                     double apply_seconds) {
-  const auto balancer = make_balancer({policy, Hierarchical::no, 0});
+  const auto policy = make_scratch_policy({name, Hierarchical::no, 0});
   Placement serving = Placement::initial(topology);
   Placement next = serving;
   int64_t serves_from = -1;
@@ -119,7 +117,7 @@ Result run_interval(const TraceFile& trace, const Topology& topology, Policy pol
     if (every == 0 || (step + 1) % every != 0) continue;
     if (step + 1 >= serves_from) {  // else: still being applied
       if (step + 1 == serves_from) serving = next;
-      next = keep_slots(topology, serving, rebuilt(topology, *balancer, window));
+      next = keep_slots(topology, serving, rebuilt(topology, *policy, window));
       const int64_t moves = count_moves(topology, serving, next).total;
       result.moves += moves;
       result.updates += moves > 0;
@@ -138,7 +136,7 @@ Result run_interval(const TraceFile& trace, const Topology& topology, Policy pol
 class Clairvoyant {
  public:
   Clairvoyant(const TraceFile& trace, const Topology& topology, int64_t around) {
-    const auto balancer = make_balancer({Policy::joint, Hierarchical::no, 0});
+    const auto policy = make_scratch_policy({Policy::joint, Hierarchical::no, 0});
     std::vector<double> counts(trace.cells());
     std::vector<double> other(trace.cells());
     std::vector<double> known(trace.cells());
@@ -154,7 +152,7 @@ class Clairvoyant {
           for (size_t i = 0; i < known.size(); ++i) known[i] += other[i];
         }
       }
-      best_.push_back(serve(topology, rebuilt(topology, *balancer, known), counts));
+      best_.push_back(serve(topology, rebuilt(topology, *policy, known), counts));
       kept_.push_back(serve(topology, Placement::initial(topology), counts));
     }
   }
@@ -175,7 +173,7 @@ class Clairvoyant {
 
 // One rebuild from the load of the whole trace, in seconds; the median of some.
 double rebuild_seconds(const TraceFile& trace, const Topology& topology) {
-  const auto balancer = make_balancer({Policy::deepseek, Hierarchical::no, 0});
+  const auto policy = make_scratch_policy({Policy::deepseek, Hierarchical::no, 0});
   std::vector<double> sum(trace.cells());
   std::vector<double> counts(trace.cells());
   for (int64_t step = 0; step < trace.steps(); ++step) {
@@ -185,7 +183,7 @@ double rebuild_seconds(const TraceFile& trace, const Topology& topology) {
   std::vector<double> seconds(21);
   for (double& one : seconds) {
     const auto start = std::chrono::steady_clock::now();
-    rebuilt(topology, *balancer, sum);
+    rebuilt(topology, *policy, sum);
     one = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
   std::nth_element(seconds.begin(), seconds.begin() + 10, seconds.end());

@@ -20,8 +20,8 @@
 #include <string>
 #include <vector>
 
-#include "core/balance/balancer.h"
 #include "core/balance/bound.h"
+#include "core/balance/scratch_policy.h"
 #include "core/model/imbalance.h"
 #include "eplbctl/trace_file.h"
 
@@ -105,12 +105,12 @@ std::vector<Load> loads_for(const Topology& topology, const std::string& folder)
 Solved solve(Policy policy, const Topology& topology, const std::vector<double>& loads,
              int repeat) {
   using Clock = std::chrono::steady_clock;
-  const auto balancer = make_balancer({policy});
+  const auto scratch = make_scratch_policy({policy});
   Solved solved;
   std::vector<double> seconds;
   for (int i = 0; i < repeat; ++i) {
     const auto start = Clock::now();
-    solved.map = balancer->place({.topology = topology, .loads = loads}).slot_to_expert;
+    solved.map = scratch->place(topology, loads, {}).placement.map();
     seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
   }
   std::nth_element(seconds.begin(), seconds.begin() + repeat / 2, seconds.end());
@@ -209,7 +209,7 @@ void compare(const Options& options, const Topology& topology, const Load& load)
     const auto seed = solve_in_python(options, options.seed_program, topology, load.loads);
     if (seed) add("seed's Python", *seed);
   }
-  const auto bound = imbalance_bound({Policy::joint}, {.topology = topology, .loads = load.loads});
+  const auto bound = imbalance_bound({Policy::joint}, topology, load.loads, {});
   std::string title = "(" + std::to_string(topology.layers);
   for (const int32_t number :
        {topology.logical_experts, topology.slots, topology.groups, topology.nodes, topology.gpus}) {

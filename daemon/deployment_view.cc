@@ -30,12 +30,8 @@ std::vector<double> gpu_load_ratio(const Topology& topology, std::span<const dou
 // the larger, weighed by the layers' tokens as the imbalance is.
 double floor_of(const Rebalancer& rebalancer, std::span<const double> loads) {
   const Topology& topology = rebalancer.topology();
-  const BalanceRequest request{.topology = topology,
-                               .loads = loads,
-                               .gpus_down = rebalancer.gpus_down(),
-                               .budget = {},
-                               .keep_searching = {}};
-  const ImbalanceBound bound = imbalance_bound(rebalancer.options().balancer, request);
+  const ImbalanceBound bound =
+      imbalance_bound(rebalancer.options().balancer, topology, loads, rebalancer.gpus_down());
   const double largest_of_gpus = expected_maximum(topology.gpus);
   double peaks = 0;
   double tokens = 0;

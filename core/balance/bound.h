@@ -27,9 +27,10 @@ struct ImbalanceBound {
   std::vector<double> layers;  // [layers]; 0 for a layer without load
 };
 
-// Bounds of what a from-scratch placement under these options may reach for `request`, groups kept
-// on nodes where the options ask for it: then the best packing of groups to nodes counts.
-// Throws as Balancer::place().
-ImbalanceBound imbalance_bound(const BalancerOptions& options, const BalanceRequest& request);
+// Bounds of what a from-scratch placement under these options may reach for `loads`
+// [layers, logical_experts], groups kept on nodes where the options ask for it: then the best
+// packing of groups to nodes counts. Throws as ScratchPolicy::place().
+ImbalanceBound imbalance_bound(const BalancerOptions& options, const Topology& topology,
+                               std::span<const double> loads, std::span<const int32_t> gpus_down);
 
 }  // namespace eplbd

@@ -134,9 +134,9 @@ class LayerBounds {
 
 }  // namespace
 
-ImbalanceBound imbalance_bound(const BalancerOptions& options, const BalanceRequest& request) {
-  const Topology& topology = request.topology;
-  const Regions regions = regions_of(options, request);
+ImbalanceBound imbalance_bound(const BalancerOptions& options, const Topology& topology,
+                               std::span<const double> loads, std::span<const int32_t> gpus_down) {
+  const Regions regions = regions_of(options, topology, gpus_down);
   LayerBounds layer_bounds(topology, regions);
   const auto experts = static_cast<size_t>(topology.logical_experts);
   const bool even_speeds =
@@ -147,11 +147,11 @@ ImbalanceBound imbalance_bound(const BalancerOptions& options, const BalanceRequ
   double means = 0;
   double least = std::numeric_limits<double>::infinity();
   for (int32_t layer = 0; layer < topology.layers; ++layer) {
-    const auto loads = request.loads.subspan(layer * experts, experts);
-    const double tokens = std::accumulate(loads.begin(), loads.end(), 0.0);
+    const auto row = loads.subspan(layer * experts, experts);
+    const double tokens = std::accumulate(row.begin(), row.end(), 0.0);
     bound.layers.push_back(0);
     if (tokens <= 0) continue;
-    const double peak = layer_bounds.peak(loads);
+    const double peak = layer_bounds.peak(row);
     const double mean = layer_bounds.most_mean(tokens, peak);
     bound.layers.back() = std::max(1.0, peak / mean);
     least = std::min(least, bound.layers.back());

@@ -8,11 +8,11 @@
 namespace eplbd {
 namespace {
 
-std::vector<std::vector<int32_t>> live_gpus(const BalanceRequest& request, int32_t regions) {
-  const int32_t gpus_per_region = request.topology.gpus / regions;
+std::vector<std::vector<int32_t>> live_gpus(const Topology& topology, std::span<const int32_t> down,
+                                            int32_t regions) {
+  const int32_t gpus_per_region = topology.gpus / regions;
   std::vector<std::vector<int32_t>> live(static_cast<size_t>(regions));
-  for (int32_t gpu = 0; gpu < request.topology.gpus; ++gpu) {
-    const auto& down = request.gpus_down;
+  for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) {
     if (std::find(down.begin(), down.end(), gpu) != down.end()) continue;
     live[static_cast<size_t>(gpu / gpus_per_region)].push_back(gpu);
   }
@@ -27,19 +27,19 @@ bool holds_its_experts(const Regions& regions, int32_t slots_per_gpu) {
 
 }  // namespace
 
-Regions regions_of(const BalancerOptions& options, const BalanceRequest& request) {
-  const Topology& topology = request.topology;
+Regions regions_of(const BalancerOptions& options, const Topology& topology,
+                   std::span<const int32_t> gpus_down) {
   Regions regions;
   if (places_hierarchically(options, topology)) {
     regions.hierarchical = true;
     regions.groups_per_region = topology.groups / topology.nodes;
     regions.experts_per_group = topology.experts_per_group();
-    regions.gpus = live_gpus(request, topology.nodes);
+    regions.gpus = live_gpus(topology, gpus_down, topology.nodes);
     if (holds_its_experts(regions, topology.slots_per_gpu())) return regions;
   }
   regions = Regions{};
   regions.experts_per_group = topology.logical_experts;
-  regions.gpus = live_gpus(request, 1);
+  regions.gpus = live_gpus(topology, gpus_down, 1);
   if (!holds_its_experts(regions, topology.slots_per_gpu())) {
     const auto live = static_cast<int32_t>(regions.gpus.front().size());
     throw std::invalid_argument("the " + std::to_string(live) + " live GPUs have " +

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/balance/balancer.h"
@@ -24,6 +25,7 @@ struct Regions {
 
 // Nodes where that was asked for, the shape divides and each node's live slots hold its experts;
 // else one region. Throws std::invalid_argument when the live slots cannot hold every expert.
-Regions regions_of(const BalancerOptions& options, const BalanceRequest& request);
+Regions regions_of(const BalancerOptions& options, const Topology& topology,
+                   std::span<const int32_t> gpus_down);
 
 }  // namespace eplbd

@@ -6,7 +6,6 @@
 #include <stdexcept>
 #include <utility>
 
-#include "core/balance/duplicates.h"
 #include "core/decide/rebalancer.h"
 
 namespace eplbd {
@@ -199,46 +198,36 @@ Decision Rebalancer::decide(Now now) const {
 void Rebalancer::solve(Now now, std::span<const double> loads, UpdateReason reason,
                        MoveBudget budget, double min_gain, Decision& decision) const {
   decision.solved = true;
-  const bool hierarchical = places_hierarchically(options_.balancer, *topology_);
-  const bool from_scratch = options_.balancer.policy != Policy::incremental;
-  BalanceRequest request{
+  Outlook outlook{.loads = loads,
+                  .steady_loads = {},
+                  .error = window_.forecast_error(),
+                  .drift = window_.forecast_drift()};
+  std::vector<double> steady(loads.size());
+  if (window_.read_steady(steady)) outlook.steady_loads = steady;
+  const BalanceRequest request{
       .topology = *topology_,
-      .loads = loads,
-      .current = &group_.in_force(),
+      .in_force = group_.in_force(),
+      .outlook = outlook,
       .gpus_down = gpus_down_,
       .budget = budget,
       .settle = options_.trigger.settle,
       .min_gain = options_.trigger.min_gain,
-      .apply_seconds = std::min(apply_seconds_, to_seconds(options_.workers.apply_timeout)),
-      .steady_loads = {},
-      .forecast_error = window_.forecast_error(),
-      .forecast_drift = window_.forecast_drift(),
-      .keep_searching = {}};
-  std::vector<double> steady(loads.size());
-  if (window_.read_steady(steady)) request.steady_loads = steady;
-  Placement candidate;
-  bool grouped = hierarchical;
-  std::optional<double> expected_gain;
+      .apply_seconds = std::min(apply_seconds_, to_seconds(options_.workers.apply_timeout))};
+  Proposal proposal;
   try {
-    BalanceResult result = balancer_->place(request);
-    grouped = from_scratch ? result.hierarchical : hierarchical;
-    expected_gain = result.expected_gain;
-    candidate = Placement(*topology_, std::move(result.slot_to_expert));
+    proposal = balancer_->propose(request);
   } catch (const std::invalid_argument& error) {
     decision.verdict = Verdict::invalid_candidate;
     decision.detail = error.what();
     return;
   }
-  PlacementRules rules{GroupRule::none, nullptr, gpus_down_, true};
-  if (auto violation = find_violation(*topology_, candidate, rules)) {
+  const PlacementRules rules{proposal.groups, &group_.in_force(), gpus_down_, false};
+  if (auto violation = find_violation(*topology_, proposal.placement, rules)) {
     decision.verdict = Verdict::invalid_candidate;
     decision.detail = *violation;
     return;
   }
-  if (from_scratch) candidate = repair_duplicates(*topology_, candidate, loads, grouped);
-  candidate = keep_slots(*topology_, group_.in_force(), candidate);
-
-  set_candidate(now, loads, std::move(candidate), reason, decision);
+  set_candidate(now, loads, std::move(proposal.placement), reason, decision);
   const Placement& placement = decision.update->placement;
   const auto drop = [&](Verdict verdict, std::string detail) {
     decision.verdict = verdict;
@@ -246,16 +235,12 @@ void Rebalancer::solve(Now now, std::span<const double> loads, UpdateReason reas
     decision.update.reset();
   };
   const double fall = decision.imbalance - decision.imbalance_after;
-  const double gain = std::min(fall, expected_gain.value_or(fall));
-  rules = {GroupRule::none, &group_.in_force(), gpus_down_, false};
-  if (grouped) rules.groups = from_scratch ? GroupRule::one_node : GroupRule::no_wider_than_base;
+  const double gain = std::min(fall, proposal.expected_gain.value_or(fall));
   if (reason != UpdateReason::gpu && (placement == group_.in_force() || gain <= 0)) {
     drop(Verdict::no_better, "no better placement than imbalance " + number(decision.imbalance));
   } else if (gain < min_gain && reason != UpdateReason::gpu) {
     drop(Verdict::gain_too_small,
          "a gain of " + number(gain) + " is less than " + number(min_gain));
-  } else if (const auto violation = find_violation(*topology_, placement, rules)) {
-    drop(Verdict::invalid_candidate, *violation);
   } else if ((budget.moves > 0 && decision.moves > budget.moves) ||
              (budget.moves_per_gpu > 0 && decision.worst_gpu_moves > budget.moves_per_gpu)) {
     drop(Verdict::rate_limited, std::to_string(decision.moves) + " moves are more than the limits");

@@ -74,14 +74,14 @@ class Update {
         topology_(request.topology),
         climb_(topology_, request.gpus_down, grouped),
         grouped_(grouped),
-        map_(request.current->map()),
+        map_(request.in_force.map()),
         incoming_(topology_.gpus),
-        sharpness_(sharpness(live_gpus(), gpu_error(topology_, request.forecast_error))),
-        price_(price_of(gpu_error(topology_, request.forecast_drift),
-                        gpu_error(topology_, request.forecast_error), request.min_gain,
+        sharpness_(sharpness(live_gpus(), gpu_error(topology_, request.outlook.error))),
+        price_(price_of(gpu_error(topology_, request.outlook.drift),
+                        gpu_error(topology_, request.outlook.error), request.min_gain,
                         request.apply_seconds)) {}
 
-  BalanceResult run() {
+  Proposal run() {
     double mean_of_layers = 0;
     for (int32_t layer = 0; layer < topology_.layers; ++layer) {
       mean_of_layers += find_path(layer) / topology_.layers;
@@ -97,7 +97,8 @@ class Update {
     }
     // An expert may have left its GPU and come back to another slot of it.
     const Placement next(topology_, std::move(map_));
-    return {keep_slots(topology_, *request_.current, next).map(), {}, grouped_, gain};
+    return {keep_slots(topology_, request_.in_force, next),
+            grouped_ ? GroupRule::no_wider_than_base : GroupRule::none, gain};
   }
 
  private:
@@ -117,8 +118,8 @@ class Update {
   double perfect_peak() const { return 1 + std::log(live_gpus()) / sharpness_; }
 
   bool start(int32_t layer) {
-    return climb_.start(request_.current->layer(layer), layer_of(request_.loads, layer),
-                        layer_of(request_.steady_loads, layer), kSteadyWeight);
+    return climb_.start(request_.in_force.layer(layer), layer_of(request_.outlook.loads, layer),
+                        layer_of(request_.outlook.steady_loads, layer), kSteadyWeight);
   }
 
   // What must change in any case goes to the map at once, what would pay is kept as a path.
@@ -263,7 +264,7 @@ class Incremental final : public Balancer {
  public:
   explicit Incremental(const BalancerOptions& options) : options_(options) {}
 
-  BalanceResult place(const BalanceRequest& request) const override {
+  Proposal propose(const BalanceRequest& request) const override {
     return Update(request, places_hierarchically(options_, request.topology)).run();
   }
 

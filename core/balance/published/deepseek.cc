@@ -39,11 +39,12 @@ class GreedyPacker {
   std::vector<float> weight_;  // [packs] infinite: full
 };
 
-class DeepSeek : public Balancer {
+class DeepSeek final : public ScratchPolicy {
  public:
   explicit DeepSeek(const BalancerOptions& options) : options_(options) {}
-  BalanceResult place(const BalanceRequest& request) const override {
-    return place_in_steps(options_, request, GreedyPacker());
+  ScratchPlacement place(const Topology& topology, std::span<const double> loads,
+                         std::span<const int32_t> gpus_down) const override {
+    return place_in_steps(options_, topology, loads, gpus_down, GreedyPacker());
   }
 
  private:
@@ -52,7 +53,7 @@ class DeepSeek : public Balancer {
 
 }  // namespace
 
-std::unique_ptr<Balancer> make_deepseek(const BalancerOptions& options) {
+std::unique_ptr<ScratchPolicy> make_deepseek(const BalancerOptions& options) {
   return std::make_unique<DeepSeek>(options);
 }
 

@@ -111,26 +111,26 @@ class Steps {
 
 }  // namespace
 
-BalanceResult place_in_steps(const BalancerOptions& options, const BalanceRequest& request,
-                             const Packer& pack) {
-  const Topology& topology = request.topology;
-  const Regions regions = regions_of(options, request);
+ScratchPlacement place_in_steps(const BalancerOptions& options, const Topology& topology,
+                                std::span<const double> loads, std::span<const int32_t> gpus_down,
+                                const Packer& pack) {
+  const Regions regions = regions_of(options, topology, gpus_down);
   const auto slots = static_cast<size_t>(topology.slots);
   const auto experts = static_cast<size_t>(topology.logical_experts);
-  BalanceResult result;
-  result.hierarchical = regions.hierarchical;
-  result.slot_to_expert.assign(topology.layers * slots, kNoExpert);
-  result.replica_rank.assign(topology.layers * slots, 0);
+  std::vector<int32_t> slot_to_expert(topology.layers * slots, kNoExpert);
+  PublishedForm published;
+  published.replica_rank.assign(topology.layers * slots, 0);
   Steps steps(topology, regions, pack);
-  std::vector<float> loads(experts);
+  std::vector<float> weights(experts);
   for (int32_t layer = 0; layer < topology.layers; ++layer) {
-    const auto row = request.loads.subspan(layer * experts, experts);
-    std::transform(row.begin(), row.end(), loads.begin(),
+    const auto row = loads.subspan(layer * experts, experts);
+    std::transform(row.begin(), row.end(), weights.begin(),
                    [](double load) { return static_cast<float>(load); });
-    steps.place_layer(loads, {result.slot_to_expert.data() + layer * slots, slots},
-                      {result.replica_rank.data() + layer * slots, slots});
+    steps.place_layer(weights, {slot_to_expert.data() + layer * slots, slots},
+                      {published.replica_rank.data() + layer * slots, slots});
   }
-  return result;
+  return {Placement(topology, std::move(slot_to_expert)), regions.hierarchical,
+          std::move(published)};
 }
 
 }  // namespace eplbd

@@ -9,7 +9,7 @@
 #include <functional>
 #include <span>
 
-#include "core/balance/balancer.h"
+#include "core/balance/scratch_policy.h"
 
 namespace eplbd {
 
@@ -25,7 +25,8 @@ using Packer =
     std::function<void(std::span<const float> weights, int32_t packs, std::span<Packed> packed)>;
 
 // Throws as regions_of().
-BalanceResult place_in_steps(const BalancerOptions& options, const BalanceRequest& request,
-                             const Packer& pack);
+ScratchPlacement place_in_steps(const BalancerOptions& options, const Topology& topology,
+                                std::span<const double> loads, std::span<const int32_t> gpus_down,
+                                const Packer& pack);
 
 }  // namespace eplbd

@@ -182,15 +182,20 @@ class RowPacker {
   Random& random_;
 };
 
-class Evolved : public Balancer {
+class Evolved final : public ScratchPolicy {
  public:
   explicit Evolved(const BalancerOptions& options) : options_(options) {}
 
-  BalanceResult place(const BalanceRequest& request) const override {
+  ScratchPlacement place(const Topology& topology, std::span<const double> loads,
+                         std::span<const int32_t> gpus_down) const override {
     Random random(options_.seed);
-    return place_in_steps(options_, request,
-                          [&](std::span<const float> weights, int32_t packs,
-                              std::span<Packed> packed) { pack(weights, packs, packed, random); });
+    ScratchPlacement placed =
+        place_in_steps(options_, topology, loads, gpus_down,
+                       [&](std::span<const float> weights, int32_t packs,
+                           std::span<Packed> packed) { pack(weights, packs, packed, random); });
+    // As wide as an expert could need: all redundant slots and its own.
+    placed.published->table_width = topology.slots - topology.logical_experts + 1;
+    return placed;
   }
 
  private:
@@ -214,7 +219,7 @@ class Evolved : public Balancer {
 
 }  // namespace
 
-std::unique_ptr<Balancer> make_evolved(const BalancerOptions& options) {
+std::unique_ptr<ScratchPolicy> make_evolved(const BalancerOptions& options) {
   return std::make_unique<Evolved>(options);
 }
 

@@ -2,8 +2,11 @@
 // each node the search engine, until the peak is at what the fullest node allows.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <numeric>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "core/balance/duplicates.h"
@@ -31,10 +34,13 @@ struct LayerPlan {
 
 class JointPlacer {
  public:
-  JointPlacer(const BalancerOptions& options, const BalanceRequest& request)
-      : request_(request),
-        topology_(request.topology),
-        regions_(regions_of(options, request)),
+  JointPlacer(const BalancerOptions& options, const Topology& topology,
+              std::span<const double> loads, std::span<const int32_t> gpus_down,
+              const std::function<bool()>& keep_searching)
+      : topology_(topology),
+        loads_(loads),
+        keep_searching_(keep_searching),
+        regions_(regions_of(options, topology, gpus_down)),
         packings_(regions_.groups(), regions_.size()),
         seed_(options.seed),
         filler_(topology_.slots_per_gpu()) {
@@ -51,26 +57,25 @@ class JointPlacer {
   // After place(): some region stayed far from its bound.
   bool far() const { return far_; }
 
-  BalanceResult place() {
-    BalanceResult result;
-    result.hierarchical = regions_.hierarchical;
-    result.slot_to_expert.assign(static_cast<size_t>(topology_.layers) * topology_.slots,
-                                 kNoExpert);
-    std::vector<LayerPlan> plans(request_.keep_searching ? topology_.layers : 1);
+  bool hierarchical() const { return regions_.hierarchical; }
+
+  std::vector<int32_t> place() {  // [layers, slots]
+    std::vector<int32_t> map(static_cast<size_t>(topology_.layers) * topology_.slots, kNoExpert);
+    std::vector<LayerPlan> plans(keep_searching_ ? topology_.layers : 1);
     for (int32_t layer = 0; layer < topology_.layers; ++layer) {
-      LayerPlan& plan = plans[request_.keep_searching ? layer : 0];
+      LayerPlan& plan = plans[keep_searching_ ? layer : 0];
       plan.peak = std::numeric_limits<double>::infinity();
       place_layer(layer, plan);
-      write(layer, plan, result.slot_to_expert);
+      write(layer, plan, map);
     }
-    if (request_.keep_searching) search_on(plans, result.slot_to_expert);
-    return result;
+    if (keep_searching_) search_on(plans, map);
+    return map;
   }
 
  private:
   std::span<const double> loads(int32_t layer) const {
     const auto experts = static_cast<size_t>(topology_.logical_experts);
-    return request_.loads.subspan(layer * experts, experts);
+    return loads_.subspan(layer * experts, experts);
   }
 
   void place_layer(int32_t layer, LayerPlan& best) {
@@ -179,7 +184,7 @@ class JointPlacer {
     RegionPlan& region = plan.regions[take_fullest(layer, plan)];
     const double bound = filler_.bound();
     for (int32_t i = 0; i < kQuestionsInARow; ++i) {
-      if (!request_.keep_searching()) return false;
+      if (!keep_searching_()) return false;
       filler_.attempt(bound, kAttemptsPerQuestion, region, random);
     }
     return true;
@@ -198,8 +203,9 @@ class JointPlacer {
     }
   }
 
-  const BalanceRequest& request_;
   const Topology& topology_;
+  const std::span<const double> loads_;
+  const std::function<bool()>& keep_searching_;
   const Regions regions_;
   GroupPackings packings_;
   const uint64_t seed_;
@@ -213,49 +219,55 @@ class JointPlacer {
   std::vector<int32_t> node_of_;
 };
 
-class Joint : public Balancer {
+class Joint final : public ScratchPolicy {
  public:
-  explicit Joint(const BalancerOptions& options) : options_(options) {}
-  BalanceResult place(const BalanceRequest& request) const override {
-    JointPlacer placer(options_, request);
-    BalanceResult result = placer.place();
-    if (placer.far()) take_lucky_layers(request, result);
-    return result;
+  Joint(const BalancerOptions& options, std::function<bool()> keep_searching)
+      : options_(options), keep_searching_(std::move(keep_searching)) {}
+
+  ScratchPlacement place(const Topology& topology, std::span<const double> loads,
+                         std::span<const int32_t> gpus_down) const override {
+    JointPlacer placer(options_, topology, loads, gpus_down, keep_searching_);
+    Placement placement(topology, placer.place());
+    if (placer.far()) placement = with_lucky_layers(topology, loads, gpus_down, placement);
+    return {std::move(placement), placer.hierarchical()};
   }
 
  private:
   // Where the search stays far from its bound, `deepseek` may by chance have come closer.
-  void take_lucky_layers(const BalanceRequest& request, BalanceResult& result) const {
-    const Topology& topology = request.topology;
+  Placement with_lucky_layers(const Topology& topology, std::span<const double> loads,
+                              std::span<const int32_t> gpus_down, const Placement& ours) const {
     const auto peaks = [&](const Placement& placement) {
-      const auto loads = gpu_loads(topology, placement, request.loads);
+      const auto per_gpu = gpu_loads(topology, placement, loads);
       std::vector<double> most;
-      for (auto row = loads.begin(); row != loads.end(); row += topology.gpus) {
+      for (auto row = per_gpu.begin(); row != per_gpu.end(); row += topology.gpus) {
         most.push_back(*std::max_element(row, row + topology.gpus));
       }
       return most;
     };
-    const Placement ours(topology, result.slot_to_expert);
-    const Placement greedy(topology, make_deepseek(options_)->place(request).slot_to_expert);
+    const ScratchPlacement greedy = make_deepseek(options_)->place(topology, loads, gpus_down);
     const Placement theirs =
-        repair_duplicates(topology, greedy, request.loads, result.hierarchical);
+        repair_duplicates(topology, greedy.placement, loads, greedy.hierarchical);
+    std::vector<int32_t> map = ours.map();
     const auto our_peak = peaks(ours);
     const auto their_peak = peaks(theirs);
     for (int32_t layer = 0; layer < topology.layers; ++layer) {
       if (their_peak[layer] >= our_peak[layer]) continue;
       const auto row = theirs.layer(layer);
       std::copy(row.begin(), row.end(),
-                result.slot_to_expert.begin() + static_cast<ptrdiff_t>(layer) * topology.slots);
+                map.begin() + static_cast<ptrdiff_t>(layer) * topology.slots);
     }
+    return {topology, std::move(map)};
   }
 
   BalancerOptions options_;
+  std::function<bool()> keep_searching_;
 };
 
 }  // namespace
 
-std::unique_ptr<Balancer> make_joint(const BalancerOptions& options) {
-  return std::make_unique<Joint>(options);
+std::unique_ptr<ScratchPolicy> make_joint(const BalancerOptions& options,
+                                          std::function<bool()> keep_searching) {
+  return std::make_unique<Joint>(options, std::move(keep_searching));
 }
 
 }  // namespace eplbd

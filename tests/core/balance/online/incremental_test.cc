@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/balance/balancer.h"
+#include "core/balance/scratch_policy.h"
 #include "core/model/imbalance.h"
 #include "core/model/migration.h"
 #include "core/model/placement.h"
@@ -25,25 +26,22 @@ std::vector<double> drawn_loads(const Topology& topology, double sigma, uint32_t
 
 Placement place(const BalanceRequest& request,
                 Hierarchical hierarchical = Hierarchical::automatic) {
-  const auto balancer = make_balancer({Policy::incremental, hierarchical, 0});
-  return {request.topology, balancer->place(request).slot_to_expert};
+  return make_balancer({Policy::incremental, hierarchical, 0})->propose(request).placement;
 }
 
 BalanceRequest request_of(const Topology& topology, const std::vector<double>& loads,
                           const Placement& current) {
   return {.topology = topology,
-          .loads = loads,
-          .current = &current,
+          .in_force = current,
+          .outlook = {.loads = loads, .steady_loads = {}},
           .gpus_down = {},
-          .budget = {},
-          .settle = 1.0,
-          .keep_searching = {}};
+          .budget = {}};
 }
 
 // Every rule that an update must obey.
 void check_valid(const BalanceRequest& request, const Placement& next,
                  GroupRule groups = GroupRule::none) {
-  const PlacementRules rules{groups, request.current, request.gpus_down, false};
+  const PlacementRules rules{groups, &request.in_force, request.gpus_down, false};
   const auto violation = find_violation(request.topology, next, rules);
   INFO(violation.value_or(""));
   CHECK_FALSE(violation);
@@ -132,11 +130,10 @@ TEST_CASE("the expected gain is that of the model's peaks", "[incremental]") {
   const Topology topology = make_topology(4, 64, 72, 8);
   const auto loads = drawn_loads(topology, 0.8, 5);
   const Placement initial = Placement::initial(topology);
-  const auto result = make_balancer({})->place(request_of(topology, loads, initial));
-  const Placement next(topology, result.slot_to_expert);
+  const auto proposal = make_balancer({})->propose(request_of(topology, loads, initial));
   const double fall = imbalance_of(topology, initial, loads).whole_model -
-                      imbalance_of(topology, next, loads).whole_model;
-  CHECK(result.expected_gain.value_or(-1) == Approx(fall).margin(0.01));
+                      imbalance_of(topology, proposal.placement, loads).whole_model;
+  CHECK(proposal.expected_gain.value_or(-1) == Approx(fall).margin(0.01));
 }
 
 TEST_CASE("what chance explains is not chased", "[incremental]") {
@@ -149,7 +146,7 @@ TEST_CASE("what chance explains is not chased", "[incremental]") {
   for (double& load : noisy) load *= noise(random);
   auto request = request_of(topology, noisy, first);
   const auto sure = count_moves(topology, first, place(request)).total;
-  request.forecast_error = 0.5;
+  request.outlook.error = 0.5;
   const auto unsure = count_moves(topology, first, place(request)).total;
   CHECK(unsure < sure / 2);
 }
@@ -159,8 +156,8 @@ TEST_CASE("where applying is slow, an update spends more", "[incremental]") {
   const auto loads = drawn_loads(topology, 0.8, 5);
   const Placement initial = Placement::initial(topology);
   auto request = request_of(topology, loads, initial);
-  request.forecast_error = 0.1;
-  request.forecast_drift = 0.05;
+  request.outlook.error = 0.1;
+  request.outlook.drift = 0.05;
   const Placement fast = place(request);
   request.apply_seconds = 30;
   const Placement slow = place(request);
@@ -279,9 +276,8 @@ TEST_CASE("faster GPUs carry more", "[incremental]") {
 TEST_CASE("groups are not spread over more nodes", "[incremental]") {
   const Topology topology = make_topology(3, 64, 80, 8, 4, 8);
   const auto loads = drawn_loads(topology, 0.7, 5);
-  const auto joint = make_balancer({Policy::deepseek, Hierarchical::yes, 0});
-  Placement current(topology,
-                    joint->place(request_of(topology, loads, Placement())).slot_to_expert);
+  const auto scratch = make_scratch_policy({Policy::deepseek, Hierarchical::yes, 0});
+  Placement current = scratch->place(topology, loads, {}).placement;
   for (const uint32_t seed : {6U, 7U, 8U}) {
     const auto drifted = drawn_loads(topology, 0.7, seed);
     auto request = request_of(topology, drifted, current);

@@ -6,8 +6,8 @@
 #include <numeric>
 #include <vector>
 
-#include "core/balance/balancer.h"
 #include "core/balance/bound.h"
+#include "core/balance/policies.h"
 #include "core/balance/random.h"
 #include "core/model/imbalance.h"
 
@@ -30,18 +30,20 @@ Instance instance(int32_t experts, int32_t slots_per_gpu, int32_t gpus, std::vec
   return result;
 }
 
-double peak(const Instance& instance, const std::vector<int32_t>& map) {
-  const auto loads =
-      gpu_loads(instance.topology, Placement(instance.topology, map), instance.loads);
+double peak(const Instance& instance, const Placement& placement) {
+  const auto loads = gpu_loads(instance.topology, placement, instance.loads);
   return *std::max_element(loads.begin(), loads.end());
 }
 
-BalanceResult place_jointly(const Instance& instance, uint64_t seed = 0,
-                            std::function<bool()> keep_searching = {}) {
-  const auto balancer = make_balancer({Policy::joint, Hierarchical::automatic, seed});
-  return balancer->place({.topology = instance.topology,
-                          .loads = instance.loads,
-                          .keep_searching = std::move(keep_searching)});
+Placement place(Policy policy, const Topology& topology, const std::vector<double>& loads) {
+  return make_scratch_policy({policy})->place(topology, loads, {}).placement;
+}
+
+Placement place_jointly(const Instance& instance, uint64_t seed = 0,
+                        std::function<bool()> keep_searching = {}) {
+  const auto joint =
+      make_joint({Policy::joint, Hierarchical::automatic, seed}, std::move(keep_searching));
+  return joint->place(instance.topology, instance.loads, {}).placement;
 }
 
 double bound_of(const Instance& instance) {
@@ -94,8 +96,7 @@ class Exhaustive {
 };
 
 std::vector<double> joint_imbalances(const Instance& x) {  // [layers]
-  const Placement placement(x.topology, place_jointly(x).slot_to_expert);
-  return imbalance_of(x.topology, placement, x.loads).layers;
+  return imbalance_of(x.topology, place_jointly(x), x.loads).layers;
 }
 
 Instance random_small_instance(Random& random) {
@@ -114,7 +115,7 @@ Instance random_small_instance(Random& random) {
 
 TEST_CASE("joint finds the optimum of the eight-expert example") {
   const Instance example = instance(8, 2, 8, {600, 560, 120, 120, 20, 10, 10, 10});
-  CHECK(peak(example, place_jointly(example).slot_to_expert) == Approx(590.0 / 3).epsilon(1e-9));
+  CHECK(peak(example, place_jointly(example)) == Approx(590.0 / 3).epsilon(1e-9));
 }
 
 TEST_CASE("joint is optimal on small instances, and bounds are never above the optimum") {
@@ -124,7 +125,7 @@ TEST_CASE("joint is optimal on small instances, and bounds are never above the o
   for (int i = 0; i < kInstances; ++i) {
     const Instance small = random_small_instance(random);
     const double least = Exhaustive(small).least();
-    const double found = peak(small, place_jointly(small).slot_to_expert);
+    const double found = peak(small, place_jointly(small));
     INFO("instance " << i);
     REQUIRE(bound_of(small) <= least * (1 + 1e-9));
     REQUIRE(found >= least * (1 - 1e-9));
@@ -148,13 +149,12 @@ TEST_CASE("joint is no worse than deepseek and evolved on any layer") {
     std::vector<double> loads;
     for (int i = 0; i < 16 * 64; ++i) loads.push_back(1e5 * std::pow(random.between(0, 1), skew));
     const auto layers = [&](Policy policy) {
-      const auto result = make_balancer({policy})->place({.topology = topology, .loads = loads});
-      return imbalance_of(topology, Placement(topology, result.slot_to_expert), loads).layers;
+      return imbalance_of(topology, place(policy, topology, loads), loads).layers;
     };
     const auto joint = layers(Policy::joint);
     const auto deepseek = layers(Policy::deepseek);
     const auto evolved = layers(Policy::evolved);
-    const auto bound = imbalance_bound({Policy::joint}, {.topology = topology, .loads = loads});
+    const auto bound = imbalance_bound({Policy::joint}, topology, loads, {});
     for (size_t layer = 0; layer < joint.size(); ++layer) {
       INFO("skew " << skew << ", layer " << layer);
       CHECK(joint[layer] <= deepseek[layer] * (1 + 1e-9));
@@ -174,8 +174,7 @@ TEST_CASE("joint is optimal where all placements can be tried") {
     }
     const Instance small = instance(8, 4, 4, std::move(loads));
     INFO("instance " << i);
-    CHECK(peak(small, place_jointly(small).slot_to_expert) ==
-          Approx(Exhaustive(small).least()).epsilon(1e-9));
+    CHECK(peak(small, place_jointly(small)) == Approx(Exhaustive(small).least()).epsilon(1e-9));
   }
 }
 
@@ -198,15 +197,12 @@ TEST_CASE("joint is no worse than deepseek where neither comes near the bound") 
     }
     loads.insert(loads.end(), row.begin(), row.end());
   }
-  const auto place = [&](Policy policy) {
-    const auto result = make_balancer({policy})->place({.topology = topology, .loads = loads});
-    return Placement(topology, result.slot_to_expert);
-  };
-  const Placement joint = place(Policy::joint);
+  const Placement joint = place(Policy::joint, topology, loads);
   const PlacementRules rules{GroupRule::none, nullptr, {}, false};
   CHECK_FALSE(find_violation(topology, joint, rules));
   const auto ours = imbalance_of(topology, joint, loads).layers;
-  const auto greedy = imbalance_of(topology, place(Policy::deepseek), loads).layers;
+  const auto greedy =
+      imbalance_of(topology, place(Policy::deepseek, topology, loads), loads).layers;
   for (size_t layer = 0; layer < ours.size(); ++layer) {
     INFO("layer " << layer);
     CHECK(ours[layer] <= greedy[layer] * (1 + 1e-9));
@@ -228,9 +224,7 @@ TEST_CASE("joint evens out a node of eight GPUs to a few millionths of its mean"
         const double load = 1e5 * std::exp(skew * 3 * (random.between(0, 1) - 0.5));
         loads.push_back(batch == 0 ? load : std::round(load / batch) * batch);
       }
-      const BalanceRequest request{.topology = node.topology, .loads = loads};
-      const auto map = make_balancer({Policy::joint})->place(request).slot_to_expert;
-      const Placement placement(node.topology, map);
+      const Placement placement = place(Policy::joint, node.topology, loads);
       CHECK_FALSE(find_violation(node.topology, placement));
       const auto layers = imbalance_of(node.topology, placement, loads).layers;
       for (size_t layer = 0; layer < layers.size(); ++layer) {
@@ -266,8 +260,7 @@ TEST_CASE("joint gives the hottest fewer replicas where there is no room beside 
     for (int i = 0; i < 63; ++i) node.loads.push_back(std::round(1e8 / (4 + random.below(253))));
   }
   const auto layers = joint_imbalances(node);
-  const auto bound =
-      imbalance_bound({Policy::joint}, {.topology = node.topology, .loads = node.loads}).layers;
+  const auto bound = imbalance_bound({Policy::joint}, node.topology, node.loads, {}).layers;
   for (int layer = 0; layer < kLayers; ++layer) {
     INFO("layer " << layer);
     CHECK(layers[layer] <= bound[layer] * (1 + 2.5e-5));
@@ -313,7 +306,7 @@ TEST_CASE("joint at two slots a GPU is as good as long random changes of counts"
       counts = std::move(changed);
     }
     INFO("instance " << i);
-    CHECK(peak(pairs, place_jointly(pairs).slot_to_expert) <= least * 1.005);
+    CHECK(peak(pairs, place_jointly(pairs)) <= least * 1.005);
   }
 }
 
@@ -344,7 +337,7 @@ TEST_CASE("joint gives slow GPUs less") {
   const double total = std::accumulate(uneven.loads.begin(), uneven.loads.end(), 0.0);
   const double bound = peak_bound(uneven.loads, uneven.topology.gpu_speeds, 5);
   CHECK(bound >= total / 6 * (1 - 1e-12));
-  const double found = peak(uneven, place_jointly(uneven).slot_to_expert);
+  const double found = peak(uneven, place_jointly(uneven));
   CHECK(found >= bound * (1 - 1e-9));
   CHECK(found <= bound * 1.01);
 }
@@ -353,10 +346,10 @@ TEST_CASE("more time never makes a placement worse, and is not asked for past th
   Random random(9);
   Instance hard = instance(24, 2, 16, {});
   for (int i = 0; i < 24; ++i) hard.loads.push_back(std::pow(random.between(0.1, 1), 3));
-  const double at_its_end = peak(hard, place_jointly(hard).slot_to_expert);
+  const double at_its_end = peak(hard, place_jointly(hard));
   int asked = 0;
-  const auto map = place_jointly(hard, 0, [&] { return ++asked < 2000; }).slot_to_expert;
-  CHECK(peak(hard, map) <= at_its_end);
+  const Placement longer = place_jointly(hard, 0, [&] { return ++asked < 2000; });
+  CHECK(peak(hard, longer) <= at_its_end);
 
   const Instance even = instance(16, 2, 8, std::vector<double>(16, 1.0));
   place_jointly(even, 0, [&]() -> bool { throw std::logic_error("asked"); });
