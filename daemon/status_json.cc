@@ -112,7 +112,7 @@ Json workers_json(const Rebalancer& rebalancer, Now now) {
   const PlacementId newest = rebalancer.group().published().id;
   std::vector<const SourceTable::Map::value_type*> sources;
   for (const auto& entry : table.sources()) {
-    if (entry.second.counts.heard) sources.push_back(&entry);
+    if (entry.second.counts.heard()) sources.push_back(&entry);
   }
   std::sort(sources.begin(), sources.end(),
             [](const auto* a, const auto* b) { return a->first < b->first; });
@@ -125,7 +125,7 @@ Json workers_json(const Rebalancer& rebalancer, Now now) {
                     {"behind", live && source.running != newest},
                     {"term", source.running.term},
                     {"version", source.running.version},
-                    {"heard_seconds_ago", rounded(to_seconds(now.steady - source.counts.at))},
+                    {"heard_seconds_ago", rounded(to_seconds(now.steady - source.counts.at()))},
                     {"messages", source.messages},
                     {"lost", source.lost}});
   }

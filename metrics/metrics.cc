@@ -136,6 +136,9 @@ struct Metrics::Impl {
                                  "Messages of workers that never came: gaps in their sequences.");
   Counter& counts_duplicates =
       counter("eplbd_counts_duplicates_total", "Messages of workers that came more than once.");
+  Counter& counts_resets =
+      counter("eplbd_counts_resets_total",
+              "Running counters that started over without a new epoch, or went back.");
   Counter& counts_inconsistent =
       counter("eplbd_counts_inconsistent_total",
               "Counts messages whose layers disagree about how many tokens there were.");
@@ -254,6 +257,7 @@ void Metrics::counts(const IngestResult& result, size_t bytes) {
   impl_->counts_bytes.Increment(static_cast<double>(bytes));
   impl_->counts_tokens.Increment(static_cast<double>(result.tokens));
   if (result.inconsistent) impl_->counts_inconsistent.Increment();
+  if (result.reset) impl_->counts_resets.Increment();
 }
 
 void Metrics::state(const ObserveResult& result) {

@@ -107,6 +107,7 @@ ObserveResult Rebalancer::observe(const StateReport& report, Now now) {
 
 ObserveResult Rebalancer::advance(Now now) {
   window_.tick(now.steady);
+  sources_.forget_silent(now.steady);
   while (!spent_.empty() && now.unix_seconds - spent_.front().unix_seconds >= kHourSeconds) {
     spent_.pop_front();
   }

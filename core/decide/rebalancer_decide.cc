@@ -169,7 +169,7 @@ Decision Rebalancer::decide(Now now) const {
     decision.detail = "mode is observe";
     return stop(Verdict::observing);
   }
-  const bool must_change = group_.incomplete() || gpus_to_change();
+  const bool must_change = (group_.broken() && !group_.pending()) || gpus_to_change();
   if (mode() == Mode::active && must_change && !group_.topology_mismatch()) {
     solve(now, loads, UpdateReason::gpu, MoveBudget(), -1, decision);
     return decision;
@@ -179,7 +179,7 @@ Decision Rebalancer::decide(Now now) const {
     return stop(Verdict::paused);
   }
   if (const Rule rule = check_reports(now, decision)) return stop(*rule);
-  if (group_.unknown() && now.steady >= hold_until_) {
+  if (group_.nameless() && now.steady >= hold_until_) {
     set_candidate(now, loads, group_.in_force(), UpdateReason::recovered, decision);
     return decision;
   }

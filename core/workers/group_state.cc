@@ -10,6 +10,7 @@ namespace {
 
 constexpr size_t kHistory = 8;
 constexpr double kDaySeconds = 86400;
+constexpr double kLatestTerm = 9007199254740992.0;  // 2^53, far after any clock
 // Far above any real version, far below where adding one wraps.
 constexpr uint64_t kHighestVersion = uint64_t{1} << 62;
 
@@ -18,28 +19,30 @@ std::string name(PlacementId id) {
   return text.append(std::to_string(id.term)).append(", ").append(std::to_string(id.version)) + ")";
 }
 
-bool lacks_an_expert(const Topology& topology, const Placement& placement) {
-  std::vector<int32_t> replicas(topology.logical_experts);
-  for (int32_t layer = 0; layer < topology.layers; ++layer) {
-    count_replicas(placement.layer(layer), replicas);
-    if (std::find(replicas.begin(), replicas.end(), 0) != replicas.end()) return true;
-  }
-  return false;
+// Nothing when it was not said, or is no time that applying can take.
+std::optional<double> said_apply_seconds(const StateReport& report) {
+  constexpr double kLongest = 30 * kDaySeconds;
+  if (!(report.apply_seconds >= 0 && report.apply_seconds <= kLongest)) return std::nullopt;
+  return report.apply_seconds;
 }
 
-bool same_map(const PackedArray<int32_t>& reported, const Placement& placement) {
-  const auto& map = placement.map();
-  if (reported.size() != map.size()) return false;
-  for (size_t i = 0; i < map.size(); ++i) {
-    if (reported[i] != map[i]) return false;
-  }
-  return true;
+// Of a placement that nobody reported just now.
+std::optional<std::string> broken_rule(const Topology& topology, PlacementId id,
+                                       const Placement& placement,
+                                       std::span<const int32_t> gpus_down) {
+  PlacementRules rules;
+  rules.gpus_down = gpus_down;
+  rules.allow_duplicates = true;
+  auto broken = find_violation(topology, placement, rules);
+  if (broken) broken = "placement " + name(id) + " breaks a rule: " + *broken;
+  return broken;
 }
 
 }  // namespace
 
 GroupState::GroupState(const Topology& topology, Placement initial, PlacementUpdate published,
-                       PlacementId highest, bool new_term, std::deque<PlacementUpdate> history)
+                       PlacementId highest, bool new_term, std::deque<PlacementUpdate> history,
+                       std::vector<int32_t> empty_gpus)
     : topology_(topology),
       initial_(std::move(initial)),
       published_(std::move(published)),
@@ -48,12 +51,14 @@ GroupState::GroupState(const Topology& topology, Placement initial, PlacementUpd
       history_(std::move(history)),
       running_(published_.id),
       in_force_(published_.placement),
-      incomplete_(lacks_an_expert(topology_, published_.placement)) {}
+      broken_(broken_rule(topology_, published_.id, published_.placement, published_.gpus_down)),
+      empty_gpus_(std::move(empty_gpus)) {}
 
 PlacementId GroupState::next_id(double unix_seconds) const {
   PlacementId id{published_.id.term, std::max(highest_.version, published_.id.version) + 1};
   if (new_term_) {
-    id.term = std::max(static_cast<uint64_t>(std::max(unix_seconds, 1.0)), highest_.term + 1);
+    const double seconds = std::clamp(unix_seconds, 1.0, kLatestTerm);
+    id.term = std::max(static_cast<uint64_t>(seconds), highest_.term + 1);
   }
   return id;
 }
@@ -71,49 +76,69 @@ void GroupState::remember(PlacementUpdate update) {
   if (history_.size() > kHistory) history_.pop_back();
 }
 
+// The map that was published, or reported at the start, under this name.
+const Placement* GroupState::map_of(PlacementId id) const {
+  if (id == published_.id) return &published_.placement;
+  if (id == PlacementId{}) return &initial_;
+  const PlacementUpdate* const known = find(id.version);
+  return known != nullptr && known->id == id ? &known->placement : nullptr;
+}
+
 void GroupState::publish(const PlacementUpdate& update, TimePoint now) {
   remember(std::exchange(published_, update));
-  highest_ = {std::max(highest_.term, update.id.term),
-              std::max(highest_.version, update.id.version)};
+  give_up(update.id);
   new_term_ = false;
+  unknown_ = renamed_ = false;
+  set_pending(now);
+}
+
+void GroupState::give_up(PlacementId id) {
+  highest_ = {std::max(highest_.term, id.term), std::max(highest_.version, id.version)};
+}
+
+void GroupState::fill_again(int32_t gpu) { std::erase(empty_gpus_, gpu); }
+
+void GroupState::set_pending(TimePoint now) {
+  base_ = in_force_;
   pending_ = true;
-  failed_ = false;
-  unknown_ = false;
-  incomplete_ = false;
+  failed_ = overdue_ = false;
   pending_since_ = sent_at_ = now;
 }
 
 void GroupState::published_again(TimePoint now) {
-  sent_at_ = pending_since_ = now;
+  sent_at_ = now;
   failed_ = false;
 }
 
 bool GroupState::due_again(Duration apply_timeout, TimePoint now) const {
-  return pending_ && failed_ && now - sent_at_ >= apply_timeout;
+  return pending_ && (failed_ || overdue_) && now - sent_at_ >= apply_timeout;
 }
 
 ObserveResult GroupState::advance(Duration apply_timeout, TimePoint now) {
   ObserveResult result;
-  if (!pending_ || failed_ || now - pending_since_ < apply_timeout) return result;
+  if (!pending_ || overdue_ || now - pending_since_ < apply_timeout) return result;
+  overdue_ = true;
+  if (failed_) return result;  // told already
   failed_ = result.failed = true;
   failure_ = result.detail = "placement " + name(published_.id) + " was not applied within " +
                              std::to_string(std::lround(to_seconds(apply_timeout))) + " s";
   return result;
 }
 
+// Our own names are good whatever became of the clock since.
+bool GroupState::may_name(PlacementId id, Now now) const {
+  return id.term <= highest_.term || static_cast<double>(id.term) <= now.unix_seconds + kDaySeconds;
+}
+
 std::optional<RejectReason> GroupState::check(const StateReport& report, Now now) const {
-  if (static_cast<double>(report.running.term) > now.unix_seconds + kDaySeconds) {
-    return RejectReason::bad_timestamp;
+  if (!may_name(report.running, now)) return RejectReason::bad_timestamp;
+  if (report.running.version > std::max(kHighestVersion, highest_.version)) {
+    return RejectReason::bad_value;
   }
-  if (report.running.version > kHighestVersion) return RejectReason::bad_value;
   const auto cells = static_cast<double>(report.layers) * static_cast<double>(report.slots);
   if (report.layers < 1 || report.slots < 1 ||
       static_cast<double>(report.physical_to_logical.size()) != cells) {
     return RejectReason::wrong_shape;
-  }
-  for (size_t i = 0; i < report.physical_to_logical.size(); ++i) {
-    const int32_t expert = report.physical_to_logical[i];
-    if (expert < kNoExpert || expert >= report.logical_experts) return RejectReason::bad_value;
   }
   return std::nullopt;
 }
@@ -136,44 +161,73 @@ ObserveResult GroupState::report(const StateReport& report, Now now) {
     return result;
   }
   unknown_ = false;
+  ReportedMap map = read_reported_map(topology_, report.physical_to_logical);
+  if (progressed(report, map.placement, now.steady)) return result;
+  judge(report, map);
 
-  const bool expected =
-      report.running == published_.id && same_map(report.physical_to_logical, published_.placement);
-  if (expected) {
+  if (report.running == published_.id && map.placement == published_.placement) {
+    renamed_ = false;
     if (pending_) {
       result.applied = true;
-      result.apply_seconds = std::isfinite(report.apply_seconds) && report.apply_seconds >= 0
-                                 ? report.apply_seconds
-                                 : to_seconds(now.steady - pending_since_);
+      result.apply_seconds =
+          said_apply_seconds(report).value_or(to_seconds(now.steady - pending_since_));
       set_applied(now.steady);
     }
-    return result;
-  }
-  if (report.running == running_ && same_map(report.physical_to_logical, in_force_) && pending_) {
-    note_status(report, now.steady, result);
-    return result;
-  }
-  std::vector<int32_t> map(report.physical_to_logical.size());
-  report.physical_to_logical.copy_to(map);
-  Placement placement(topology_, std::move(map));
-  if (report.running < published_.id) {
-    fall_behind(report.running, std::move(placement), now.steady, result);
-    note_status(report, now.steady, result);
-  } else {
-    adopt(report.running, std::move(placement), now, result);
+  } else if (pending_ && report.running == running_ && map.placement == in_force_) {
+    note_status(report, result);
+  } else if (report.running < published_.id) {
+    fall_behind(report.running, std::move(map.placement), now.steady, result);
+    note_status(report, result);
+  } else if (report.running != running_ || map.placement != in_force_) {
+    adopt(report.running, std::move(map.placement), now, result);
   }
   return result;
+}
+
+// What is wrong with the map, and which GPUs the group emptied where the map of that name had
+// experts. A GPU that is empty because we said so is no news.
+void GroupState::judge(const StateReport& report, const ReportedMap& map) {
+  broken_ = map.broken;
+  if (broken_) {
+    broken_ = std::string(report.source) + " reports " + name(report.running) +
+              " with a map that breaks a rule: " + *map.broken;
+  }
+  const Placement* const known = map_of(report.running);
+  std::vector<int32_t> empty;
+  for (const int32_t gpu : map.empty_gpus) {
+    const bool noted = std::ranges::binary_search(empty_gpus_, gpu);
+    if (noted || known == nullptr || !is_empty(topology_, *known, gpu)) empty.push_back(gpu);
+  }
+  empty_gpus_ = std::move(empty);
+}
+
+// A map between the base and the published one is what runs now, and no other placement.
+bool GroupState::progressed(const StateReport& report, Placement& map, TimePoint now) {
+  const bool new_name = report.running == published_.id;
+  if (report.status != WorkerStatus::applying || report.running > published_.id) return false;
+  if (new_name && (!pending_ || map == published_.placement)) return false;
+  const bool planned_from = pending_ && (new_name || report.running == running_);
+  const Placement* const base = planned_from ? &base_ : map_of(report.running);
+  if (base == nullptr || !lies_between(map, *base, published_.placement)) return false;
+  if (!pending_) {
+    in_force_ = *base;
+    running_ = report.running;
+    set_pending(now);
+  }
+  failed_ = false;
+  in_force_ = std::move(map);
+  return true;
 }
 
 void GroupState::set_applied(TimePoint now) {
   running_ = published_.id;
   in_force_ = published_.placement;
-  pending_ = failed_ = false;
+  pending_ = failed_ = overdue_ = renamed_ = false;
   applied_at_ = now;
 }
 
 // A placement that is not below ours, and not ours: it is in force from now on, and the next one is
-// planned from it.
+// planned from it. What went out under a name of ours stays the placement of that name.
 void GroupState::adopt(PlacementId id, Placement placement, Now now, ObserveResult& result) {
   const bool above = id > published_.id;
   result.adopted = true;
@@ -184,42 +238,42 @@ void GroupState::adopt(PlacementId id, Placement placement, Now now, ObserveResu
   if (above) {
     if (published_.id != PlacementId{}) remember(published_);
     new_term_ = true;
-    highest_ = {std::max(highest_.term, id.term), std::max(highest_.version, id.version)};
+    give_up(id);
   }
-  const UpdateReason reason = id == PlacementId{} ? UpdateReason::initial : UpdateReason::recovered;
-  published_ = {};
-  published_.id = published_.base = id;
-  published_.unix_seconds = now.unix_seconds;
-  published_.reason = reason;
-  published_.placement = placement;
-  incomplete_ = lacks_an_expert(topology_, placement);
+  renamed_ = !above && id != PlacementId{};
+  if (!renamed_) {
+    published_ = {};
+    published_.id = published_.base = id;
+    published_.unix_seconds = now.unix_seconds;
+    published_.reason = id == PlacementId{} ? UpdateReason::initial : UpdateReason::recovered;
+    published_.placement = placement;
+    published_.gpus_down = empty_gpus_;
+  }
   running_ = id;
   in_force_ = std::move(placement);
-  pending_ = failed_ = false;
+  pending_ = failed_ = overdue_ = false;
 }
 
 // A placement below the published one: the group has yet to take that, perhaps once more.
 void GroupState::fall_behind(PlacementId id, Placement placement, TimePoint now,
                              ObserveResult& result) {
   if (id == PlacementId{}) initial_ = placement;
-  if (!pending_) {
-    pending_ = true;
-    failed_ = false;
-    pending_since_ = sent_at_ = now;
-  }
   result.adopted = true;
   result.detail = "the group runs " + name(id) + ", not " + name(published_.id);
   running_ = id;
   in_force_ = std::move(placement);
+  renamed_ = false;
+  if (pending_) {
+    base_ = in_force_;
+  } else {
+    set_pending(now);
+  }
 }
 
-void GroupState::note_status(const StateReport& report, TimePoint now, ObserveResult& result) {
+void GroupState::note_status(const StateReport& report, ObserveResult& result) {
   switch (report.status) {
     case WorkerStatus::applying:
-      if (failed_) {
-        failed_ = false;
-        pending_since_ = now;
-      }
+      failed_ = false;
       return;
     case WorkerStatus::failed:
     case WorkerStatus::refused:
@@ -245,24 +299,23 @@ ObserveResult GroupState::counts_name(PlacementId running, Now now) {
     result.applied = true;
     result.apply_seconds = to_seconds(now.steady - pending_since_);
     set_applied(now.steady);
+    broken_ = broken_rule(topology_, running_, in_force_, published_.gpus_down);
     return result;
   }
-  if (running == running_ || static_cast<double>(running.term) > now.unix_seconds + kDaySeconds ||
-      running.version > kHighestVersion) {
+  if (running == running_ || !may_name(running, now) ||
+      running.version > std::max(kHighestVersion, highest_.version)) {
     return result;
   }
   if (running > published_.id) {
     if (unknown_) return result;
     unknown_ = new_term_ = true;
-    highest_ = {std::max(highest_.term, running.term), std::max(highest_.version, running.version)};
+    give_up(running);
     result.detail = "all sources run " + name(running) + ", whose map nobody reports";
     return result;
   }
-  const PlacementUpdate* const known = find(running.version);
-  if (running == PlacementId{}) {
-    fall_behind(running, initial_, now.steady, result);
-  } else if (known && known->id == running) {
-    fall_behind(running, known->placement, now.steady, result);
+  if (const Placement* const known = map_of(running)) {
+    fall_behind(running, *known, now.steady, result);
+    broken_.reset();
   }
   return result;
 }

@@ -14,6 +14,7 @@
 #include "core/model/placement_update.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
+#include "core/workers/reported_map.h"
 #include "core/workers/worker_report.h"
 
 namespace eplbd {
@@ -34,9 +35,10 @@ struct ObserveResult {
 
 class GroupState {
  public:
-  // Takes `published` for applied until told otherwise.
+  // Takes `published` for applied until told otherwise. `empty_gpus`: see below; sorted.
   GroupState(const Topology& topology, Placement initial, PlacementUpdate published,
-             PlacementId highest, bool new_term, std::deque<PlacementUpdate> history);
+             PlacementId highest, bool new_term, std::deque<PlacementUpdate> history,
+             std::vector<int32_t> empty_gpus = {});
 
   // ---- What happens ----
   ObserveResult report(const StateReport& report, Now now);  // its sender was admitted already
@@ -45,20 +47,29 @@ class GroupState {
   ObserveResult advance(Duration apply_timeout, TimePoint now);  // only time passed
   void publish(const PlacementUpdate& update, TimePoint now);
   void published_again(TimePoint now);
+  // A placement of this name may be on disk, though it was never published: no other gets it.
+  void give_up(PlacementId id);
+  void fill_again(int32_t gpu);  // an operator wants weights on it, whatever the group reported
 
   // ---- What is ----
   const PlacementUpdate& published() const { return published_; }
   const Placement& initial() const { return initial_; }
+  // What runs; while the group applies, each layer is the base's or the published one's.
   const Placement& in_force() const { return in_force_; }
   PlacementId running() const { return running_; }
   bool pending() const { return pending_; }  // published, not applied
   bool failed() const { return failed_; }    // pending, and it does not go on by itself
+  // Pending for longer than the group may take, whatever it says of that.
+  bool overdue() const { return overdue_; }
   const std::string& failure() const { return failure_; }
-  // Sources run a placement above ours that nobody can tell us: only publishing ours again, under
-  // a new term, makes the map known.
-  bool unknown() const { return unknown_; }
-  // An expert of the placement that the group runs has no slot: the next one must give it one.
-  bool incomplete() const { return incomplete_; }
+  // What runs has no name that anybody else could know it by: sources name a placement above ours
+  // whose map nobody reports, or the group runs another map than ours under our name.
+  bool nameless() const { return unknown_ || renamed_; }
+  // The rule that the reported map breaks, with who reports it; until a map is reported that is
+  // whole.
+  const std::optional<std::string>& broken() const { return broken_; }
+  // GPUs that the group itself emptied, and did not report weights on again; sorted.
+  const std::vector<int32_t>& empty_gpus() const { return empty_gpus_; }
   bool topology_mismatch() const { return topology_mismatch_; }
   const std::string& mismatch() const { return mismatch_; }
   std::optional<TimePoint> applied_at() const { return applied_at_; }
@@ -72,10 +83,15 @@ class GroupState {
 
  private:
   std::optional<RejectReason> check(const StateReport& report, Now now) const;
+  bool may_name(PlacementId id, Now now) const;
+  const Placement* map_of(PlacementId id) const;
+  void judge(const StateReport& report, const ReportedMap& map);
+  bool progressed(const StateReport& report, Placement& map, TimePoint now);
   void set_applied(TimePoint now);
+  void set_pending(TimePoint now);
   void adopt(PlacementId id, Placement placement, Now now, ObserveResult& result);
   void fall_behind(PlacementId id, Placement placement, TimePoint now, ObserveResult& result);
-  void note_status(const StateReport& report, TimePoint now, ObserveResult& result);
+  void note_status(const StateReport& report, ObserveResult& result);
   void remember(PlacementUpdate update);
 
   const Topology& topology_;
@@ -87,10 +103,14 @@ class GroupState {
 
   PlacementId running_;
   Placement in_force_;
+  Placement base_;  // while pending: what ran when it was published
   bool pending_ = false;
   bool failed_ = false;
+  bool overdue_ = false;
   bool unknown_ = false;
-  bool incomplete_ = false;
+  bool renamed_ = false;
+  std::optional<std::string> broken_;
+  std::vector<int32_t> empty_gpus_;
   std::string failure_;
   TimePoint pending_since_{};
   TimePoint sent_at_{};  // last publication of what is pending

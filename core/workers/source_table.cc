@@ -12,72 +12,44 @@ namespace {
 constexpr size_t kLongestName = 128;
 constexpr double kLongestSpread = 10.0 * 365 * 86400;  // seconds: no overflow, no more effect
 
-// Where a message stands in its source's stream.
-struct Order {
-  std::optional<RejectReason> rejected;
-  bool duplicate = false;
-  bool first = false;  // of this source, or of a new epoch
-  bool restarted = false;
-  uint64_t lost = 0;
-};
+// No forward pass takes less than 10 ms for long where nothing is known of a source yet.
+constexpr double kUsualStepsPerSecond = 100;
+constexpr double kFaster = 4;                         // than usual: what one message may say
+constexpr uint32_t kResetGrowth = uint32_t{1} << 31;  // of a cell: it started over
+constexpr Duration kForgetInterval = std::chrono::seconds(1);
 
-// `mine` is the stream of the message's type, `other` the source's other one: publishers number
-// both types by one sequence, but a source may also use one publisher for each.
-Order order_of(const Stream& mine, const Stream& other, uint64_t epoch, uint64_t sequence,
-               TimePoint now, Duration timeout) {
-  Order order;
-  if (mine.heard && epoch < mine.epoch && now - mine.at <= timeout) {
-    order.rejected = RejectReason::source_conflict;
-    return order;
-  }
-  const bool shared = other.heard && other.epoch == epoch;
-  if (!mine.heard || epoch != mine.epoch) {
-    order.first = true;
-    order.restarted = (mine.heard || other.heard) && !shared;
-    if (order.restarted) order.lost = sequence;
-    if (shared && sequence > other.sequence) order.lost = sequence - other.sequence - 1;
-    return order;
-  }
-  if (sequence <= mine.sequence) {
-    order.duplicate = true;
-    return order;
-  }
-  const uint64_t newest = shared ? std::max(mine.sequence, other.sequence) : mine.sequence;
-  if (sequence > newest) order.lost = sequence - newest - 1;
-  return order;
-}
-
-void accept(Stream& stream, uint64_t epoch, uint64_t sequence, double ts, TimePoint now) {
-  stream = {true, epoch, sequence, ts, now};
-}
-
-// What a running counter grew by since `last` (modulo 2^32), which it becomes.
-void advance_counter(const PackedArray<uint32_t>& counter, std::vector<uint32_t>& last,
+// What a running counter grew by since `last` (modulo 2^32), which it becomes; false when it did
+// not only grow.
+bool advance_counter(const PackedArray<uint32_t>& counter, std::vector<uint32_t>& last,
                      std::span<uint32_t> grown) {
+  uint32_t most = 0;
   for (size_t i = 0; i < grown.size(); ++i) {
     const uint32_t value = counter[i];
     grown[i] = value - last[i];
     last[i] = value;
+    most = std::max(most, grown[i]);
   }
+  return most < kResetGrowth;
 }
 
-// One array of a report into `out`; false when it is only a baseline.
-bool take_array(const PackedArray<uint32_t>& values, bool cumulative, bool first, bool whole,
-                std::vector<uint32_t>& counter, std::span<uint32_t> out) {
+// What became of an array of a report.
+enum class Taken { counts, baseline, reset };
+
+Taken take_array(const PackedArray<uint32_t>& values, bool cumulative, bool first, bool whole,
+                 std::vector<uint32_t>& counter, std::span<uint32_t> out) {
+  const Taken taken = whole ? Taken::counts : Taken::baseline;
   if (!cumulative) {
-    counter.clear();
+    counter = {};
     values.copy_to(out);
-    return whole;
+    return taken;
   }
   if (first || counter.empty()) {
-    const bool counts = first && whole;
     counter.resize(values.size());
     values.copy_to(counter);
     values.copy_to(out);
-    return counts;
+    return first ? taken : Taken::baseline;
   }
-  advance_counter(values, counter, out);
-  return whole;
+  return advance_counter(values, counter, out) ? taken : Taken::reset;
 }
 
 }  // namespace
@@ -117,7 +89,7 @@ Source* SourceTable::find_or_add(std::string_view name, TimePoint now) {
   if (rules_.limit > 0 && sources_.size() >= static_cast<size_t>(rules_.limit)) {
     const auto silent = std::find_if(sources_.begin(), sources_.end(), [&](const auto& entry) {
       const Source& source = entry.second;
-      return now - std::max(source.counts.at, source.state.at) > rules_.timeout;
+      return now - std::max(source.counts.at(), source.state.at()) > rules_.timeout;
     });
     if (silent == sources_.end()) return nullptr;
     sources_.erase(silent);
@@ -146,19 +118,33 @@ void SourceTable::note_scope(const CountsReport& report, TimePoint now) {
   global_at_ = now;
 }
 
-// The report's arrays into counts_ and gpu_tokens_; false when it is a baseline. `whole`: a first
-// report's counter, or any report's difference, may count.
-bool SourceTable::take(const CountsReport& report, bool whole, Source& source) {
-  const bool first = !source.counts.heard || source.counts.epoch != report.epoch;
-  const bool counts =
+// The report's arrays into counts_ and gpu_tokens_, and what of them does not count. `whole`: a
+// first report's counter, or any report's difference, may count.
+void SourceTable::take(const CountsReport& report, bool first, bool whole, Source& source,
+                       IngestResult& result) {
+  const Taken counts =
       take_array(report.counts, report.cumulative, first, whole, source.counter, counts_);
+  Taken tokens = Taken::counts;
   if (report.gpu_tokens.empty()) {
-    source.gpu_counter.clear();
-  } else if (!take_array(report.gpu_tokens, report.cumulative, first, whole, source.gpu_counter,
-                         gpu_tokens_)) {
-    std::fill(gpu_tokens_.begin(), gpu_tokens_.end(), 0);
+    source.gpu_counter = {};
+  } else {
+    tokens = take_array(report.gpu_tokens, report.cumulative, first, whole, source.gpu_counter,
+                        gpu_tokens_);
+    if (tokens != Taken::counts) std::fill(gpu_tokens_.begin(), gpu_tokens_.end(), 0);
   }
-  return counts;
+  result.reset = counts == Taken::reset || tokens == Taken::reset;
+  result.baseline = counts != Taken::counts;
+}
+
+// A group makes its steps at a pace: one message that tells of far more of them would make every
+// step seem to carry nothing.
+void SourceTable::add_steps(uint64_t steps, Duration covered, TimePoint now, Source& source) const {
+  const double seconds = to_seconds(covered);
+  const double known = source.seconds.read(now, half_life_);
+  const double usual = known > 0 ? source.steps.read(now, half_life_) / known : 0;
+  const double most = seconds * std::max(kUsualStepsPerSecond, kFaster * usual);
+  source.steps.add(std::min(static_cast<double>(steps), most), covered, now, half_life_);
+  source.seconds.add(seconds, covered, now, half_life_);
 }
 
 // Every token passes every layer, so the rows of counts_ should have one sum.
@@ -174,64 +160,68 @@ void SourceTable::sum_rows(IngestResult& result) const {
   }
 }
 
+std::optional<RejectReason> SourceTable::check(const CountsReport& report, TimePoint now) const {
+  if (report.source.empty() || report.source.size() > kLongestName) return RejectReason::bad_value;
+  if (report.counts.size() != cells_ ||
+      (!report.gpu_tokens.empty() && report.gpu_tokens.size() != gpu_cells_)) {
+    return RejectReason::wrong_shape;
+  }
+  if (!is_clock_reading(report.ts) || !is_clock_reading(report.since) || report.since > report.ts) {
+    return RejectReason::bad_timestamp;
+  }
+  if (foreign(report.engine, now)) return RejectReason::wrong_engine;
+  return check_scope(report, now);
+}
+
 IngestResult SourceTable::admit(const CountsReport& report, TimePoint now, Admitted& admitted) {
   admitted = {};
   IngestResult result;
-  // A message that is dropped for its content has still arrived: the next one follows no gap.
-  const auto reject = [&](RejectReason reason) {
-    result.rejected = reason;
+  result.rejected = check(report, now);
+  if (result.rejected) {
     if (const auto known = sources_.find(report.source); known != sources_.end()) {
       Source& source = known->second;
-      const Order order =
-          order_of(source.counts, source.state, report.epoch, report.sequence, now, rules_.timeout);
-      const bool next = !order.rejected && !order.duplicate && !order.first && order.lost == 0;
-      if (next) source.counts.sequence = report.sequence;
+      source.counts.note_dropped(source.counts.place(source.state, report.epoch, report.sequence,
+                                                     std::nullopt, now, rules_.timeout),
+                                 report.sequence);
     }
     return result;
-  };
-  if (report.source.empty() || report.source.size() > kLongestName) {
-    return reject(RejectReason::bad_value);
   }
-  if (report.counts.size() != cells_ ||
-      (!report.gpu_tokens.empty() && report.gpu_tokens.size() != gpu_cells_)) {
-    return reject(RejectReason::wrong_shape);
-  }
-  if (!std::isfinite(report.ts) || !std::isfinite(report.since) || report.since > report.ts) {
-    return reject(RejectReason::bad_timestamp);
-  }
-  if (foreign(report.engine, now)) return reject(RejectReason::wrong_engine);
-  if (const auto conflict = check_scope(report, now)) return reject(*conflict);
   Source* const source = find_or_add(report.source, now);
-  if (!source) return reject(RejectReason::too_many_sources);
-
-  const Order order =
-      order_of(source->counts, source->state, report.epoch, report.sequence, now, rules_.timeout);
-  if (order.rejected) return reject(*order.rejected);
-  result.duplicate = order.duplicate;
-  if (order.duplicate) return result;
-  if (!order.first && report.ts <= source->counts.ts) return reject(RejectReason::bad_timestamp);
+  if (!source) {
+    result.rejected = RejectReason::too_many_sources;
+    return result;
+  }
+  const Standing standing = source->counts.place(source->state, report.epoch, report.sequence,
+                                                 report.ts, now, rules_.timeout);
+  result.rejected = standing.rejected;
+  result.duplicate = standing.duplicate;
+  if (standing.rejected || standing.duplicate) {
+    source->counts.note_dropped(standing, report.sequence);
+    return result;
+  }
   note_scope(report, now);
   follow(report.engine, now);
-  result.restarted = order.restarted;
-  result.lost = order.lost;
+  result.restarted = standing.restarted;
+  result.lost = standing.lost;
 
-  const double covered = report.ts - (order.first ? report.since : source->counts.ts);
-  const bool shared_start = source->from_start && source->state.epoch == report.epoch;
-  const bool whole = (order.first && (report.sequence == 0 || (shared_start && order.lost == 0))) ||
-                     covered <= to_seconds(kLongestInterval);
-  result.baseline = !take(report, whole, *source);
-  if (order.first) source->from_start = report.sequence == 0;
-  accept(source->counts, report.epoch, report.sequence, report.ts, now);
+  const double covered = report.ts - (standing.first ? report.since : source->counts.ts());
+  const bool shared_start = source->from_start && source->state.epoch() == report.epoch;
+  const bool from_start = report.sequence == 0 || (shared_start && standing.lost == 0);
+  const bool whole = !standing.baseline &&
+                     ((standing.first && from_start) || covered <= to_seconds(kLongestInterval));
+  take(report, standing.first, whole, *source, result);
+  if (standing.first) source->from_start = report.sequence == 0;
+  source->counts.accept(standing, report.epoch, report.sequence, report.ts, now);
   source->running = report.running;
   ++source->messages;
-  source->lost += order.lost;
+  source->lost += standing.lost;
   if (result.baseline) return result;
 
   sum_rows(result);
   admitted.covered = from_seconds(std::min(covered, kLongestSpread));
   admitted.counts = counts_;
   if (!report.gpu_tokens.empty()) admitted.gpu_tokens = gpu_tokens_;
-  source->steps.add(static_cast<double>(report.steps), admitted.covered, now, half_life_);
+  add_steps(report.steps, admitted.covered, now, *source);
   tokens_.add(static_cast<double>(result.tokens), admitted.covered, now, half_life_);
   return result;
 }
@@ -249,22 +239,32 @@ IngestResult SourceTable::admit(const StateReport& report, TimePoint now) {
   if (foreign(report.engine, now)) return reject(RejectReason::wrong_engine);
   Source* const source = find_or_add(report.source, now);
   if (!source) return reject(RejectReason::too_many_sources);
-  const Order order =
-      order_of(source->state, source->counts, report.epoch, report.sequence, now, rules_.timeout);
-  if (order.rejected) return reject(*order.rejected);
-  result.duplicate = order.duplicate;
-  if (order.duplicate) return result;
+  const Standing standing = source->state.place(source->counts, report.epoch, report.sequence,
+                                                std::nullopt, now, rules_.timeout);
+  if (standing.rejected) return reject(*standing.rejected);
+  result.duplicate = standing.duplicate;
+  if (standing.duplicate) return result;
   follow(report.engine, now);
-  result.restarted = order.restarted;
-  result.lost = order.lost;
-  if (order.first) source->from_start = report.sequence == 0;
-  accept(source->state, report.epoch, report.sequence, report.ts, now);
-  source->lost += order.lost;
+  result.restarted = standing.restarted;
+  result.lost = standing.lost;
+  if (standing.first) source->from_start = report.sequence == 0;
+  source->state.accept(standing, report.epoch, report.sequence, report.ts, now);
+  source->lost += standing.lost;
   return result;
 }
 
+// A running counter that is older than any interval that counts is of no more use.
+void SourceTable::forget_silent(TimePoint now) {
+  if (now - forgot_at_ < kForgetInterval) return;
+  forgot_at_ = now;
+  const Duration longest = std::max(kLongestInterval, rules_.timeout);
+  std::erase_if(sources_, [&](const auto& entry) {
+    return now - std::max(entry.second.counts.at(), entry.second.state.at()) > longest;
+  });
+}
+
 bool SourceTable::live(const Source& source, TimePoint now) const {
-  return source.counts.heard && now - source.counts.at <= rules_.timeout;
+  return source.counts.heard() && now - source.counts.at() <= rules_.timeout;
 }
 
 bool SourceTable::any_live(TimePoint now) const {

@@ -15,6 +15,7 @@
 #include "core/load/decayed_sum.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
+#include "core/workers/stream.h"
 #include "core/workers/worker_report.h"
 
 namespace eplbd {
@@ -28,6 +29,7 @@ struct IngestResult {
   bool duplicate = false;                // dropped, harmless
   bool restarted = false;                // a larger epoch
   bool baseline = false;                 // accepted, but it counts from here on only
+  bool reset = false;                    // a baseline, as its running counter started over
   bool inconsistent = false;             // accepted, but layers disagree about the tokens
   uint64_t lost = 0;                     // messages missing before this one
   uint64_t tokens = 0;                   // added to the window
@@ -37,15 +39,6 @@ struct SourceRules {
   std::string engine;  // the one followed; empty: the first heard
   Duration timeout{};  // silent longer: no longer live
   int64_t limit = 0;   // of sources; 0: none
-};
-
-// The messages of one type that one source sent.
-struct Stream {
-  bool heard = false;
-  uint64_t epoch = 0;
-  uint64_t sequence = 0;  // newest
-  double ts = 0;          // newest, the worker's clock
-  TimePoint at{};         // when it was heard
 };
 
 struct Source {
@@ -58,6 +51,7 @@ struct Source {
   std::vector<uint32_t> counter;  // running counter; empty: sends deltas
   std::vector<uint32_t> gpu_counter;
   DecayedSum steps;
+  DecayedSum seconds;  // that its steps were made in
 };
 
 class SourceTable {
@@ -74,6 +68,10 @@ class SourceTable {
 
   // The sender's side of a state report; its content is the rebalancer's.
   IngestResult admit(const StateReport& report, TimePoint now);
+
+  // Gives back what sources hold that were silent for so long that they start anew. Call it at any
+  // pace.
+  void forget_silent(TimePoint now);
 
   void set_rules(SourceRules rules, Duration half_life);
 
@@ -96,7 +94,10 @@ class SourceTable {
   Source* find_or_add(std::string_view name, TimePoint now);
   std::optional<RejectReason> check_scope(const CountsReport& report, TimePoint now) const;
   void note_scope(const CountsReport& report, TimePoint now);
-  bool take(const CountsReport& report, bool whole, Source& source);
+  std::optional<RejectReason> check(const CountsReport& report, TimePoint now) const;
+  void take(const CountsReport& report, bool first, bool whole, Source& source,
+            IngestResult& result);
+  void add_steps(uint64_t steps, Duration covered, TimePoint now, Source& source) const;
   void sum_rows(IngestResult& result) const;
 
   const int32_t layers_;
@@ -117,6 +118,7 @@ class SourceTable {
   std::vector<uint32_t> counts_;  // of the admitted report
   std::vector<uint32_t> gpu_tokens_;
   DecayedSum tokens_;
+  TimePoint forgot_at_{};
 };
 
 }  // namespace eplbd

@@ -73,6 +73,7 @@ TEST_CASE("a counts message is counted by what became of it") {
   IngestResult restarted;
   restarted.restarted = true;
   restarted.inconsistent = true;
+  restarted.reset = true;
   metrics.counts(restarted, 10);
 
   IngestResult conflict;
@@ -89,6 +90,7 @@ TEST_CASE("a counts message is counted by what became of it") {
   CHECK(scrape.value("eplbd_counts_lost_total") == 4);
   CHECK(scrape.value("eplbd_counts_duplicates_total") == 1);
   CHECK(scrape.value("eplbd_counts_inconsistent_total") == 1);
+  CHECK(scrape.value("eplbd_counts_resets_total") == 1);
   CHECK(scrape.value("eplbd_source_restarts_total") == 1);
   CHECK(scrape.value("eplbd_source_conflicts_total") == 1);
   CHECK(scrape.value("eplbd_counts_rejected_total", {{"reason", "source_conflict"}}) == 1);

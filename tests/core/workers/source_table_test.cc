@@ -2,6 +2,7 @@
 #include "core/workers/source_table.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -224,4 +225,154 @@ TEST_CASE_METHOD(Fixture, "Live sources agree on a placement, or they do not") {
   CHECK_FALSE(table.agreed_placement(at(21).steady));
   CHECK(table.agreed_placement(at(40).steady) == PlacementId{5, 3});  // a is silent
   CHECK_FALSE(table.any_live(at(100).steady));
+}
+
+TEST_CASE_METHOD(Fixture,
+                 "A running counter that starts over is a baseline, not four billion tokens") {
+  Publisher p = publisher();
+  p.cumulative = true;
+  p.counts = {1000, 2000, 3000, 4000, 4000, 3000, 2000, 1000};
+  send(p, 1);
+  p.counts = {5, 0, 0, 0, 0, 5, 0, 0};  // the same epoch
+  const IngestResult result = send(p, 2);
+  CHECK(result.reset);
+  CHECK(result.baseline);
+  CHECK(result.tokens == 0);
+  CHECK(admitted.counts.empty());
+  for (uint32_t& cell : p.counts) cell += 10;
+  CHECK(send(p, 3).tokens == 80);
+}
+
+TEST_CASE_METHOD(Fixture, "What GPUs measured starts over by itself and leaves the counts alone") {
+  Publisher p = publisher();
+  p.cumulative = true;
+  std::vector<uint32_t> gpu_tokens(4, 700);
+  const auto send_both = [&](double when) {
+    CountsReport report = p.report(when);
+    report.gpu_tokens = packed(gpu_tokens);
+    return table.admit(report, at(when).steady, admitted);
+  };
+  send_both(1);
+  p.counts = {2, 3, 4, 5, 5, 4, 3, 2};
+  gpu_tokens.assign(4, 3);
+  const IngestResult result = send_both(2);
+  CHECK(result.reset);
+  CHECK(result.tokens == 8);
+  CHECK(admitted.gpu_tokens[0] == 0);
+  gpu_tokens.assign(4, 5);
+  send_both(3);
+  CHECK(admitted.gpu_tokens[0] == 2);
+}
+
+TEST_CASE_METHOD(Fixture, "No field of one message, at any edge, shuts out the next honest one") {
+  const uint64_t edges[] = {uint64_t{1} << 31, (uint64_t{1} << 32) - 1, uint64_t{1} << 62,
+                            uint64_t{1} << 63, UINT64_MAX};
+  const double reals[] = {0,
+                          -1,
+                          4.7e18,
+                          1.8e19,
+                          std::numeric_limits<double>::max(),
+                          std::numeric_limits<double>::lowest(),
+                          std::numeric_limits<double>::quiet_NaN(),
+                          std::numeric_limits<double>::infinity()};
+  double time = 1;
+  Publisher honest = publisher();
+  send(honest, time);
+  const auto check_honest_after = [&](const CountsReport& odd) {
+    const IngestResult result = table.admit(odd, at(time).steady, admitted);
+    CHECK(result.lost < 1u << 21);
+    ++honest.sequence;
+    time += 1;
+    const IngestResult next = send(honest, time);
+    CHECK_FALSE(next.rejected);
+    CHECK_FALSE(next.duplicate);
+    CHECK(next.tokens == 20);
+    CHECK(std::isfinite(table.tokens_per_gpu_step(at(time).steady)));
+  };
+  for (const uint64_t edge : edges) {
+    CountsReport odd = honest.report(time += 0.5);
+    --honest.sequence;
+    odd.sequence = edge;
+    check_honest_after(odd);
+    odd = honest.report(time += 0.5);
+    --honest.sequence;
+    odd.steps = edge;
+    check_honest_after(odd);
+    odd = honest.report(time += 0.5);
+    --honest.sequence;
+    odd.running = {edge, edge};
+    check_honest_after(odd);
+  }
+  for (const double real : reals) {
+    CountsReport odd = honest.report(time += 0.5);
+    --honest.sequence;
+    odd.ts = real;
+    check_honest_after(odd);
+    odd = honest.report(time += 0.5);
+    --honest.sequence;
+    odd.since = real;
+    check_honest_after(odd);
+  }
+}
+
+TEST_CASE_METHOD(Fixture, "A clock that was set back is silent for the timeout, not for good") {
+  Publisher p = publisher();
+  send(p, 1000);
+  CHECK(send(p, 400).rejected == RejectReason::bad_timestamp);
+  const auto send_late = [&](double ts, double when) {
+    return table.admit(p.report(ts), at(when).steady, admitted);
+  };
+  CHECK(send_late(410, 1010).rejected == RejectReason::bad_timestamp);
+  CHECK(send_late(431, 1031).baseline);
+  CHECK(send_late(432, 1032).tokens == 20);
+  // Numbers that start over without a new epoch, too.
+  p.sequence = 0;
+  CHECK(send_late(433, 1033).duplicate);
+  CHECK(send_late(464, 1064).baseline);
+  CHECK(send_late(465, 1065).tokens == 20);
+}
+
+TEST_CASE_METHOD(Fixture, "One message with absurd steps makes no step look empty") {
+  Publisher p = publisher();
+  for (int i = 1; i <= 60; ++i) send(p, i);
+  const double before = table.tokens_per_gpu_step(at(60).steady);
+  CountsReport odd = p.report(61);
+  odd.steps = UINT64_MAX;
+  table.admit(odd, at(61).steady, admitted);
+  // At most a hundred steps a second where about fourteen are in the window.
+  CHECK(table.tokens_per_gpu_step(at(61).steady) > before / 9);
+}
+
+TEST_CASE_METHOD(Fixture, "A group that makes many steps is believed after a few messages") {
+  Publisher p = publisher();
+  for (int i = 1; i <= 600; ++i) {
+    CountsReport report = p.report(i * 0.1);
+    report.steps = 90;  // 900 a second
+    table.admit(report, at(i * 0.1).steady, admitted);
+  }
+  CHECK(table.tokens_per_gpu_step(at(60).steady) == Approx(10.0 / 90 / 2).epsilon(0.05));
+}
+
+TEST_CASE_METHOD(Fixture, "A clock that counts in milliseconds shows in its pace") {
+  Publisher p = publisher();
+  Publisher q = publisher("dp1");
+  for (int i = 0; i <= 40; ++i) {
+    const auto now = at(i * 0.5).steady;
+    CountsReport report = p.report(0);
+    report.ts = 1'700'000'000'000.0 + i * 500;
+    table.admit(report, now, admitted);
+    send(q, i * 0.5);
+  }
+  CHECK(table.sources().find("dp0")->second.counts.pace() == Approx(1000));
+  CHECK(table.sources().find("dp1")->second.counts.pace() == Approx(1));
+}
+
+TEST_CASE_METHOD(Fixture, "Sources that are silent for half an hour give back what they hold") {
+  Publisher p = publisher();
+  send(p, 1);
+  table.forget_silent(at(1700).steady);
+  CHECK(table.sources().size() == 1);
+  table.forget_silent(at(1802).steady);
+  CHECK(table.sources().empty());
+  CHECK(send(p, 1803).baseline);  // it began longer ago than counts
 }
