@@ -31,6 +31,8 @@ class PlacementTracker:
         self.announced = running.id
         self._declined = running.id
         self.mode = ""
+        # Whether the newest placement heard has the held one's shape; None: none was heard.
+        self.same_shape: Optional[bool] = None
         self.rejected = 0
         self._last_heard: Optional[float] = None
 
@@ -77,7 +79,9 @@ class PlacementTracker:
             if self._heard:
                 self._heard(message.id)
             return None
+        self.same_shape = False
         self._check_shape(message)
+        self.same_shape = True
         if message.id <= self.placement.id:
             return None
         self.placement = message

@@ -79,9 +79,9 @@ class FakeDaemon:
         self.sequence += 1
         self.placements.send_multipart(frames)
 
-    def heartbeat(self, term, version):
+    def heartbeat(self, term, version, mode="active"):
         self.send({"type": "heartbeat", "v": 1, "term": term, "version": version,
-                   "ts": time.time(), "mode": "active"})
+                   "ts": time.time(), "mode": mode})
 
     def placement(self, term, version, table, experts=4, gpus=2, **changes):
         table = np.asarray(table, "<i4")

@@ -37,6 +37,7 @@ class Told(logging.Handler):
         self.messages = []
         logging.getLogger("eplbd_client").addHandler(self)
         logging.getLogger("eplbd_client").propagate = False
+        logging.getLogger("eplbd_client").setLevel(logging.INFO)
 
     def emit(self, record):
         self.messages.append(record.getMessage())
@@ -72,8 +73,12 @@ class RanksTest(unittest.TestCase):
         found = {"counts": (daemon.counts_endpoint,), "placements": (daemon.placements_endpoint,)}
         return Settings("d", **{**found, **changes})
 
-    def play(self, target, size, *arguments, placement=None, times=1):
-        """Runs the ranks to their end: what each returned. `placement` is published when one joins."""
+    def play(self, target, size, *arguments, placement=None, times=1, mode="active", beats=10**6):
+        """Runs the ranks to their end: what each returned.
+
+        As the daemon does, whoever joins gets the initial placement; then heartbeats in `mode` (none:
+        ""), at most `beats`, and `placement`, a second apart, `times`.
+        """
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         results = multiprocessing.Queue()
@@ -86,16 +91,24 @@ class RanksTest(unittest.TestCase):
         for process in ranks:
             process.start()
         self.addCleanup(lambda: [process.kill() for process in ranks])
-        told, published, next_at = {}, 0, 0.0
+        gpus = arguments[0]
+        told, published, next_at, next_beat, joined = {}, 0, 0.0, 0.0, False
         deadline = time.monotonic() + 90
         while len(told) < size:
             self.assertLess(time.monotonic(), deadline, f"stuck: {told}")
             self.listen(20)
-            joined = self.daemon.placements.poll(0) and self.daemon.placements.recv()[:1] == b"\1"
-            due = published and time.monotonic() > next_at
-            if placement is not None and published < times and (joined or due):
-                self.daemon.placement(9, 1, placement, experts=EXPERTS, gpus=arguments[0])
-                published, next_at = published + 1, time.monotonic() + 1
+            now = time.monotonic()
+            if mode and self.daemon.placements.poll(0) and self.daemon.placements.recv()[:1] == b"\1":
+                self.daemon.placement(
+                    0, 0, initial(gpus).physical_to_logical, experts=EXPERTS, gpus=gpus)
+                joined, next_beat, next_at = True, 0.0, next_at or now + 0.2
+            if joined and beats and now > next_beat:
+                # It names what it last published.
+                self.daemon.heartbeat(*((9, 1) if published else (0, 0)), mode=mode)
+                beats, next_beat = beats - 1, now + 0.1
+            if joined and placement is not None and published < times and now > next_at:
+                self.daemon.placement(9, 1, placement, experts=EXPERTS, gpus=gpus)
+                published, next_at = published + 1, now + 1
             while True:
                 try:
                     rank, result = results.get_nowait()

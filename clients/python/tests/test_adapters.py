@@ -2,13 +2,15 @@
 """The files that engines start from, and when adapters act at all."""
 
 import json
-import logging
+import tempfile
 import unittest
+from pathlib import Path
 
 import numpy as np
+import zmq
 
 from eplbd_client import Placement, PlacementId
-from eplbd_client.adapters import Settings, files, is_checked
+from eplbd_client.adapters import Settings, files, missing_name, release_of, source_name
 
 RANKS = 4
 INITIAL = Placement.initial(3, 8, 12, RANKS)
@@ -69,15 +71,45 @@ class Environment(unittest.TestCase):
         self.assertEqual(Settings.from_environment(on).counts, ("tcp://127.0.0.1:15557",))
         self.assertIsNone(Settings.from_environment({**on, "EPLBD_KILL_SWITCH": "1"}))
         found = Settings.from_environment({**on, "EPLBD_PLACEMENTS": "tcp://a:1,tcp://b:2",
-                                           "EPLBD_OBSERVE": "true"})
+                                           "EPLBD_OBSERVE": "true", "EPLBD_FALLBACK": "90s"})
         self.assertEqual(found.placements, ("tcp://a:1", "tcp://b:2"))
         self.assertTrue(found.observe)
+        self.assertEqual((found.fallback_seconds, found.stuck_seconds), (90, 60))
 
-    def test_versions(self):
-        logging.getLogger("eplbd_client").setLevel(logging.CRITICAL)
-        self.assertTrue(is_checked("0.18.1", ("0.18",), "x"))
-        for version in ("0.180.1", "0.1", "1.18.0", ""):
-            self.assertFalse(is_checked(version, ("0.18",), "x"))
+    def test_what_is_not_understood(self):
+        for changes in ({"EPLBD_FALLBACK": "90"}, {"EPLBD_STUCK": "-1s"}, {"EPLBD_STUCK": "0s"},
+                        {"EPLBD_FALLBACK": "31000h"}, {"EPLBD_SECRET_KEY": "a"},
+                        {"EPLBD_SERVER_KEY": "b"}):
+            with self.subTest(changes), self.assertRaisesRegex(ValueError, "EPLBD_"):
+                Settings.from_environment({"EPLBD_DEPLOYMENT": "d", **changes})
+
+    def test_each_rank_has_a_name_and_may_have_a_key(self):
+        self.assertEqual(source_name(3), "dp3")
+        with tempfile.TemporaryDirectory() as folder:
+            public, secret = zmq.curve_keypair()
+            Path(folder, "dp3.key").write_bytes(secret + b"\n")
+            Path(folder, "server.pub").write_bytes(public + b"\n")
+            settings = Settings.from_environment({
+                "EPLBD_DEPLOYMENT": "d", "EPLBD_SECRET_KEY": f"{folder}/dp{{rank}}.key",
+                "EPLBD_SERVER_KEY": f"{folder}/server.pub"})
+            self.assertEqual(settings.curve(3).public, public.decode())
+            with self.assertRaises(OSError):
+                settings.curve(0)
+
+
+class Releases(unittest.TestCase):
+    def test_a_version_belongs_to_one_release(self):
+        for version in ("0.28.0", "0.28.1", "0.28", "0.28.0rc1", "0.28.1+cu130"):
+            self.assertEqual(release_of(version, ("0.27", "0.28")), "0.28")
+        for version in ("0.280.1", "0.2", "1.28.0", "", "10.28.0"):
+            self.assertIsNone(release_of(version, ("0.28",)))
+
+    def test_a_name_that_is_not_there_is_told(self):
+        names = ("decoder:JSONDecoder.decode(s)", "decoder:JSONDecoder()", "scanner:py_make_scanner()")
+        self.assertEqual(missing_name("json", names), "")
+        for name, told in (("nowhere:A()", "nowhere"), ("decoder:JSONDecoder.encode()", "encode"),
+                           ("decoder:JSONDecoder.decode(s, other)", "has no other")):
+            self.assertIn(told, missing_name("json", (*names, name)))
 
 
 if __name__ == "__main__":

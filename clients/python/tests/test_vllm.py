@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vLLM's adapter against a stand-in that keeps to what EplbState does. No vLLM is run here."""
+"""vLLM's adapter against a stand-in; scripts/engines runs it against vLLM's own files."""
 
 import sys
 import time
@@ -8,118 +8,44 @@ import unittest
 
 import numpy as np
 
+import vllm_like
 from ranks import EXPERTS, LAYERS, SLOTS, RanksTest, Told, dist, initial, same_on_all, torch
+from vllm_like import GPUS, OwnPolicy
 
-from eplbd_client.adapters import vllm
+from eplbd_client.adapters import Settings, vllm
 
-GPUS = 3
-VERSION = "0.25.0"
-NEXT = np.roll(initial(GPUS).physical_to_logical, 4, axis=1)
-
-
-class OwnPolicy:
-    """vLLM's: here, one map for good."""
-
-    table = torch.from_numpy(np.roll(NEXT, 4, axis=1).astype(np.int64))
-
-    @classmethod
-    def rebalance_experts(cls, weight, num_replicas, num_groups, num_nodes, num_ranks,
-                          old_global_expert_indices=None) -> torch.Tensor:
-        return cls.table
+VERSION = "0.33.0"
+# The middle layer stays.
+NEXT = np.array(initial(GPUS).physical_to_logical)
+NEXT[[0, 2]] = np.roll(NEXT[[0, 2]], 4, axis=1)
+BOTH = ({}, {"is_async": True})
 
 
-class ThreeMaps(OwnPolicy):
-    """As policies answered until 0.18."""
-
-    @classmethod
-    def rebalance_experts(cls, weight, num_replicas, num_groups, num_nodes, num_ranks,
-                          old_global_expert_indices=None) -> tuple[torch.Tensor, ...]:
-        return cls.table, None, None
-
-
-class EplbState:
-    """One model; each rank's weights are a number a slot, the expert's. Moves are checked by it."""
-
-    def __init__(self, rank, group, policy=OwnPolicy, interval=10**6, is_async=False, keeps=0):
-        table = torch.from_numpy(initial(GPUS).physical_to_logical.astype(np.int64))
-        self.is_async, self.policy, self.group, self.rank = is_async, policy, group, rank
-        self.keeps = keeps  # so many times it finds that the gain is not worth it (ROCm)
-        self.expert_rearrangement_step = interval - interval // 4
-        self.expert_rearrangement_step_interval = interval
-        self.expert_load_window_size = 4
-        self.should_record_tensor = torch.ones((), dtype=torch.bool)
-        self.own_rearrangements = 0
-        self.model = types.SimpleNamespace(
-            physical_to_logical_map=table.clone(),
-            expert_load_pass=torch.zeros(table.shape, dtype=torch.int32),
-            rebalanced=False,
-            weights=self.mine(table).clone(),
-            model=types.SimpleNamespace(num_logical_experts=EXPERTS),
-        )
-        self.model_states = {"hash": self.model}
-
-    def mine(self, table):
-        return table.reshape(LAYERS, GPUS, -1)[:, self.rank]
-
-    def step(self, is_dummy=False, is_profile=False, log_stats=False):
-        if is_profile:
-            return self.rearrange(is_profile=True)
-        if is_dummy or self._should_record_current_step(log_stats=log_stats):
-            self.model.expert_load_pass.zero_()
-        self.expert_rearrangement_step += 1
-        if self.expert_rearrangement_step >= self.expert_rearrangement_step_interval:
-            self.expert_rearrangement_step = 0
-            self.own_rearrangements += 1
-            self.rearrange()
-        self.should_record_tensor.fill_(self._should_record_current_step(log_stats=log_stats))
-
-    def _should_record_current_step(self, log_stats=False):
-        left = self.expert_rearrangement_step_interval - self.expert_rearrangement_step
-        return left <= self.expert_load_window_size
-
-    def rearrange(self, is_profile=False, rank_mapping=None):
-        model = self.model
-        table = self.policy.rebalance_experts(
-            torch.zeros(LAYERS, EXPERTS), SLOTS, 1, 1, GPUS, model.physical_to_logical_map.cpu())
-        table = table[0] if self.policy is ThreeMaps else table
-        assert table.shape == model.physical_to_logical_map.shape
-        if is_profile:
-            return
-        if self.keeps:
-            self.keeps -= 1
-            return
-        everybody = [torch.empty_like(model.weights) for _ in range(GPUS)]
-        dist.all_gather(everybody, model.weights, group=self.group)
-        held = torch.stack(everybody, dim=1).reshape(LAYERS, SLOTS)
-        first = (model.physical_to_logical_map[:, None, :] == table[:, :, None]).int().argmax(2)
-        model.weights = self.mine(held.gather(1, first)).clone()
-        model.physical_to_logical_map.copy_(table)
-
-
-def run(rank, gpus, settings, version=VERSION, steps=4000, until=None, **state):
+def run(rank, gpus, settings, keys):
     """Rank 0 of the world is another pipeline stage's: this stage has ranks of its own."""
-    stage, ours = (dist.new_group(list(range(1, gpus + 1))) for _ in range(2))
+    stage, ours, worker = (dist.new_group(list(range(1, gpus + 1))) for _ in range(3))
     vllm.own_group = lambda group: ours  # torch before 2.1 makes one with the whole world only
-    told = Told()
-    parallel = types.ModuleType("vllm.distributed.parallel_state")
-    parallel.get_ep_group = lambda: types.SimpleNamespace(device_group=stage)
-    parallel.get_tensor_model_parallel_rank = lambda: 0
-    for name in ("vllm", "vllm.distributed"):
-        sys.modules[name] = types.ModuleType(name)
-    sys.modules["vllm.distributed.parallel_state"] = parallel
     if rank == 0:
         return {}
     rank -= 1
-    patched = type("Patched", (EplbState,), dict(EplbState.__dict__))
-    vllm.patch(patched, settings, version)
-    engine = patched(rank, stage, **state)
+    version, steps = keys.pop("version", VERSION), keys.pop("steps", 4000)
+    until, grows_at = keys.pop("until", None), keys.pop("grows_at", 0)
+    told = Told()
+    state_class = vllm_like.install(stage)
+    for name in keys.pop("lacks", ()):
+        delattr(sys.modules["vllm.distributed.eplb.async_worker"], name)
+    vllm.patch(settings, version)
+    engine = state_class(rank, (stage, worker), **keys)
     model = engine.model
     engine.step(is_profile=True)
     counted = np.zeros((LAYERS, EXPERTS), np.int64)
-    seen, mixed = [], False
+    seen, mixed, link, ends_in = [], False, None, 0
     for step in range(steps):
+        if grows_at and step == grows_at:
+            engine.reshape(SLOTS + GPUS)
         table = model.physical_to_logical_map.numpy().copy()
-        assert np.array_equal(model.weights.numpy(), engine.mine(torch.from_numpy(table)).numpy())
+        mine = engine.mine(torch.from_numpy(table)).numpy()
+        assert np.array_equal(model.model.expert_weights.numpy(), mine)
         mixed |= not same_on_all(int(np.dot(table.ravel(), np.arange(table.size))), stage)
         if not seen or not np.array_equal(seen[-1], table):
             seen.append(table)
@@ -134,74 +60,157 @@ def run(rank, gpus, settings, version=VERSION, steps=4000, until=None, **state):
         link = engine.__dict__.get("_eplbd_link")
         enough = torch.tensor([int(bool(until and step > 60 and until(link, told)))])
         dist.broadcast(enough, 1, group=stage)
-        if enough:
+        ends_in = ends_in or 40 * int(enough)  # until all ranks know
+        if ends_in == 1:
             break
+        ends_in = max(0, ends_in - 1)
         time.sleep(0.005)
     if link is not None:
-        link._send()
-        link.publisher.flush(2)
+        finish(link)
     dist.barrier(group=stage)
     return {
         "seen": seen, "mixed": mixed, "counted": counted, "messages": told.messages,
-        "own": engine.own_rearrangements, "linked": link is not None,
-        "running": link and link.running.id,
+        "own": engine.own_rearrangements, "linked": link is not None, "sync": engine.sync_rearrangements,
+        "passed_on": engine.passed_on, "running": link and link.session.running.id,
     }
 
 
+def finish(link):
+    """What was counted and not sent yet."""
+    session = link.session
+    session.report(link._tally, lambda: link._model.physical_to_logical_map)
+    session._fetched_at = 0.0
+    for _ in range(2):
+        session.report(link._tally, lambda: link._model.physical_to_logical_map)
+    session.publisher.flush(2)
+
+
 def applied(link, told):
-    return link.running.id > (0, 0)
+    return link.session.running.id > (0, 0)
+
+
+def failed_and_then_applied(link, told):
+    return applied(link, told) and any("failed" in line for line in told.messages)
 
 
 class Vllm(RanksTest):
-    def run_stage(self, **keys):
-        found = self.play(run_keys, GPUS + 1, GPUS, self.settings(**keys.pop("settings", {})), keys,
-                          placement=keys.pop("placement", NEXT), times=keys.pop("times", 1))[1:]
+    def run_stage(self, placement=NEXT, times=1, mode="active", beats=10**6, settings=None, **keys):
+        self.messages = []
+        found = self.play(run, GPUS + 1, GPUS, self.settings(**(settings or {})), keys,
+                          placement=placement, times=times, mode=mode, beats=beats)[1:]
         for rank in found:
             self.assertFalse(rank["mixed"], "all ranks have one map at each step")
         return found
 
     def check_counts(self, found):
         for rank, result in enumerate(found):
-            counts, steps, _ = self.totals(f"ep{rank}")
+            counts, steps, _ = self.totals(f"dp{rank}")
             np.testing.assert_array_equal(counts, result["counted"])
             self.assertEqual(int(counts.sum()), steps * LAYERS * (rank + 1))
 
+    def told(self, found, text):
+        """Rank 0 says it once."""
+        self.assertEqual(sum(text in line for line in found[0]["messages"]), 1, found[0]["messages"])
+
     def test_all_ranks_take_the_map_in_the_same_step_and_counts_are_right(self):
-        for interval in (10**6, 1):  # however often vLLM would like to rearrange on its own
-            with self.subTest(interval=interval):
-                self.messages = []
-                found = self.run_stage(until=applied, interval=interval)
-                self.check_counts(found)
-                for result in found:
-                    self.assertEqual(len(result["seen"]), 2)
-                    np.testing.assert_array_equal(result["seen"][1], NEXT)
-                    self.assertEqual((result["own"], result["running"]), (0, (9, 1)))
-                self.assertEqual(self.statuses()[0], "idle")
-                self.assertIn("applied", self.statuses())
+        for keys in BOTH:
+            for interval in (10**6, 1):  # however often vLLM would like to rearrange on its own
+                with self.subTest(interval=interval, **keys):
+                    found = self.run_stage(until=applied, interval=interval, **keys)
+                    self.check_counts(found)
+                    for result in found:
+                        np.testing.assert_array_equal(result["seen"][-1], NEXT)
+                        self.assertEqual(result["running"], (9, 1))
+                        # Until the daemon is heard vLLM may have moved to a map of its own.
+                        self.assertLessEqual(len(result["seen"]), 3 if interval == 10**6 else 8)
+                    self.told(found, "placement 9.1 applied")
+                    self.told(found, "follows d: 3 layers")
+                    self.assertEqual(self.statuses()[0], "idle")
+                    self.assertIn("applied", self.statuses())
+                    self.assertIn("applying", self.statuses())
+
+    def test_the_workers_step_takes_no_layer_that_stays(self):
+        found = self.run_stage(until=applied, is_async=True)
+        for result in found:
+            self.assertEqual(result["passed_on"], [("main", 0), ("main", 2)])
+
+    def test_a_map_on_its_way_is_reported_as_it_is(self):
+        self.run_stage(until=applied, is_async=True)
+        for message in self.messages:
+            if message["type"] != "state" or message["status"] != "applying":
+                continue
+            rows = np.frombuffer(message["physical_to_logical"], "<i4").reshape(LAYERS, SLOTS)
+            old = initial(GPUS).physical_to_logical
+            done = int((rows[[0, 2]] == NEXT[[0, 2]]).all(1).sum())
+            self.assertTrue(all((row == a).all() or (row == b).all()
+                                for row, a, b in zip(rows, old, NEXT)))
+            self.assertEqual(message["layers_done"], done)
 
     def test_a_map_that_vllm_does_not_take_is_told_and_tried_again(self):
         found = self.run_stage(until=applied, keeps=1, times=3)
         self.assertEqual(found[0]["running"], (9, 1))
         statuses = [s for s in self.statuses() if s in ("failed", "applied")]
-        self.assertEqual(statuses[:2], ["failed", "applied"])
+        self.assertEqual(sorted(set(statuses), key=statuses.index), ["failed", "applied"])
         self.check_counts(found)
 
-    def test_where_it_may_not_apply_it_counts_and_leaves_vllm_alone(self):
-        for why, keys in (
-            ("asynchronous EPLB", {"is_async": True}),
-            ("three maps", {"policy": ThreeMaps}),
-            ("was not checked", {"version": "0.99.0"}),
-            ("was not checked", {"version": "0.18.1"}),
-            ("", {"settings": {"observe": True}}),
-        ):
-            with self.subTest(why, keys=list(keys)):
-                self.messages = []
-                found = self.run_stage(steps=100, interval=40, **keys)
-                self.assertEqual({m["type"] for m in self.messages}, {"counts"})
+    def test_a_worker_that_dies_or_hangs_is_told_and_does_not_block_the_next(self):
+        for what, rank in (("dies", 2), ("hangs", 0)):
+            with self.subTest(what):
+                found = self.run_stage(
+                    until=failed_and_then_applied, is_async=True, fault=(what, rank, 2), times=9,
+                    settings={"stuck_seconds": 0.5})
+                self.check_counts(found)
                 for result in found:
-                    self.assertEqual(result["own"], 3, "at steps 10, 50 and 90")
-                    self.assertTrue(any(why in line for line in result["messages"]) or not why)
+                    self.assertEqual((result["running"], result["sync"]), ((9, 1), 1))
+                    self.assertEqual(result["passed_on"], [("main", 0)])
+                errors = {m["error"] for m in self.messages if m.get("status") == "failed"}
+                self.assertEqual(len(errors), 1)
+                self.assertIn("synchronous EPLB from now on", errors.pop())
+
+    def test_a_draft_model_is_left_to_vllm(self):
+        for keys in BOTH:
+            with self.subTest(**keys):
+                found = self.run_stage(until=applied, drafts=1, **keys)
+                for result in found:
+                    np.testing.assert_array_equal(result["seen"][-1], NEXT)
+                    self.assertNotIn(("draft", 1), result["passed_on"])
+
+    def test_where_the_daemon_does_not_balance_vllm_does_as_configured(self):
+        for why, keys in (
+            ("the daemon's mode is observe", {"mode": "observe"}),
+            ("no daemon was heard yet", {"mode": ""}),
+            ("vLLM 0.99.0 was not checked", {"version": "0.99.0"}),
+            ("vLLM 0.18.1 was not checked", {"version": "0.18.1"}),
+            ("AsyncEplbLayerResult", {"lacks": ["AsyncEplbLayerResult"]}),
+            ("EPLBD_OBSERVE is set", {"settings": {"observe": True}}),
+        ):
+            with self.subTest(why):
+                found = self.run_stage(steps=150, interval=60, **keys)
+                for result in found:
+                    self.assertEqual(result["own"], 3, "at steps 15, 75 and 135")
+                    np.testing.assert_array_equal(result["seen"][-1], OwnPolicy.table.numpy())
+                self.told(found, why)
                 self.check_counts(found)  # each count under the map that was in force
+                states = [m for m in self.messages if m["type"] == "state"]
+                self.assertEqual(states[-1]["status"], "idle")
+                self.assertIn(why, states[-1]["error"])
+
+    def test_a_daemon_that_is_gone_leaves_the_balancing_to_vllm(self):
+        def fell_back(link, told):
+            return any("no daemon was heard for 0.3 s" in line for line in told.messages)
+
+        found = self.run_stage(
+            until=fell_back, interval=10**6, beats=3, settings={"fallback_seconds": 0.3})
+        self.told(found, "observing only, the engine balances by itself: no daemon was heard for")
+
+    def test_a_group_of_another_shape_reports_it_and_stops_acting(self):
+        def stopped(link, told):
+            return any("another shape" in line for line in told.messages)
+
+        found = self.run_stage(until=stopped, placement=None, grows_at=100)
+        shapes = [m["slots"] for m in self.messages if m["type"] == "state"]
+        self.assertEqual((shapes[0], shapes[-1]), (SLOTS, SLOTS + GPUS))
+        self.assertEqual(found[0]["seen"][-1].shape[1], SLOTS + GPUS)
 
     def test_without_a_link_on_rank_0_all_stay_out(self):
         found = self.run_stage(settings={"counts": ("nonsense",)}, steps=80)
@@ -210,19 +219,28 @@ class Vllm(RanksTest):
             self.assertTrue(any("stays out" in line for line in result["messages"]))
         self.assertEqual(self.messages, [])
 
+
+class Patching(unittest.TestCase):
     def test_a_class_that_is_not_what_we_know_is_left_alone(self):
         class Older:
             def step(self, model, is_dummy=False, is_profile=False, log_stats=False):
                 pass
 
         before = Older.step
+        vllm_like.install(None)
+        del sys.modules["vllm.distributed.eplb.eplb_state"].EplbModelState
+        sys.modules["vllm.distributed.eplb.eplb_state"].EplbState = Older
         with self.assertRaises(RuntimeError):
-            vllm.patch(Older, None, "0.10.0")
+            vllm.patch(Settings("d", (), ()), "0.10.0")
         self.assertIs(Older.step, before)
 
-
-def run_keys(rank, gpus, settings, keys):
-    return run(rank, gpus, settings, **keys)
+    def test_the_main_model_is_the_one_that_is_no_draft(self):
+        table = torch.zeros(3, 4)
+        draft = types.SimpleNamespace(model_name="m (draft)", physical_to_logical_map=torch.zeros(9, 4))
+        main = types.SimpleNamespace(model_name="m", physical_to_logical_map=table)
+        older = types.SimpleNamespace(model_name="d", physical_to_logical_map=table[:1])
+        self.assertIs(max([draft, main], key=vllm._rank_as_main), main)
+        self.assertIs(max([older, main], key=vllm._rank_as_main), main)
 
 
 if __name__ == "__main__":

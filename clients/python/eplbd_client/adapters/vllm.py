@@ -1,40 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM follows eplbd: an entry point of the group `vllm.general_plugins`.
 
-Run the engine with `--enable-eplb --eplb-config '{"use_async": false, ...}'` and EPLBD_DEPLOYMENT
-set. The adapter wraps EplbState.step: it reads the recorded counts before vLLM clears them, keeps
-vLLM from rearranging on its own, and when a placement comes, has every rank rearrange to it between
-the same two steps through vLLM's own transfer. Where EplbState lacks what
-missing() names, the adapter stays out and says so; where it may count but not apply, it observes.
+Run the engine with `--enable-eplb` and EPLBD_DEPLOYMENT set; see docs/vllm.md. The adapter wraps
+EplbState.step and stands in for vLLM's policy. When a placement comes, every rank lets vLLM begin a
+rearrangement in the same step, and the policy, which vLLM asks on every rank, answers with the
+daemon's map. The rest is vLLM's: its worker thread, its buffer and a layer a step where EPLB is
+asynchronous, one pause where it is not. Until then it is kept from rearranging by itself; where the
+daemon does not balance, vLLM does as it is configured, and what it runs is reported.
 
-What was and was not run against vLLM's own files: see clients/python/README.md.
+What was run against vLLM's own files: clients/python/README.md.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
+import importlib
 import logging
-import time
 from typing import Any, Optional
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
-from ..group import GroupChannel
-from ..placement import Array, Placement
-from ..publisher import CountsPublisher
-from . import Settings, find_link, is_checked
-from .channel import conclude, make_channel, own_group
+from ..placement import Placement, PlacementId
+from . import Settings, find_link, missing_name, why_not
+from .channel import own_group
+from .session import Session
+from .tally import Tally
 
 logger = logging.getLogger("eplbd_client")
 
-# Releases cut from the main branch between 2026-03-24 and 2026-08-14, of which every revision of
-# vllm/distributed/eplb was run under this adapter (see README.md). 0.18 is out: its policies answer
-# with three maps.
-CHECKED_VERSIONS = ("0.19", "0.20", "0.21", "0.22", "0.23", "0.24", "0.25", "0.26", "0.27")
-_STATE_KEYS = ("physical_to_logical_map", "expert_load_pass", "model")
+_EPLB = "vllm.distributed.eplb"
+_COUNTS = (
+    "eplb_state:EplbState.step(is_dummy, is_profile, log_stats)",
+    "eplb_state:EplbModelState(physical_to_logical_map, expert_load_pass, model)",
+)
+_APPLIES = (
+    "eplb_state:EplbState.rearrange(is_profile, rank_mapping)",
+    "policy.abstract:AbstractEplbPolicy.rebalance_experts(weight, num_replicas, num_groups, "
+    "num_nodes, num_ranks, old_global_expert_indices)",
+)
+_WORKER = (
+    "eplb_state:EplbModelState(rebalanced, pending_result, expert_buffer, communicator)",
+    "async_worker:AsyncEplbLayerResult(layer_idx, new_physical_to_logical_map, consumed_event)",
+    "eplb_communicator:TorchDistGlooStagedEplbCommunicator(cpu_group)",
+)
+# vLLM's private names that the adapter needs to act, by release; on one that is not here, or that
+# lacks a name, it observes.
+RELEASES = {
+    release: _APPLIES + _WORKER for release in ("0.28", "0.29", "0.30", "0.31", "0.32", "0.33")
+}
 
 
 def register() -> None:
@@ -44,27 +57,34 @@ def register() -> None:
         if settings is None:
             return
         import vllm
-        from vllm.distributed.eplb import eplb_state
 
-        patch(eplb_state.EplbState, settings, vllm.__version__)
+        patch(settings, vllm.__version__)
     except Exception as problem:
         logger.warning("eplbd: the adapter stays out: %s", problem)
 
 
-def patch(state_class: Any, settings: Settings, version: str) -> None:
+def patch(settings: Settings, version: str) -> None:
     """Puts the adapter into EplbState. Raises where the class is not what we know."""
-    problem = missing(state_class)
+    problem = missing_name(_EPLB, _COUNTS)
     if problem:
         raise RuntimeError(f"vLLM {version}: {problem}")
-    checked = settings.unchecked or is_checked(version, CHECKED_VERSIONS, "vLLM")
+    state_class = importlib.import_module(f"{_EPLB}.eplb_state").EplbState
     original_step = state_class.step
     if getattr(original_step, "_eplbd", False):
         return
+    reason = why_not(settings, "vLLM", version, _EPLB, RELEASES)
+
+    def make(state: Any) -> Link:
+        return Link(state, settings, f"vLLM {version}", reason)
 
     def step(
         self: Any, is_dummy: bool = False, is_profile: bool = False, log_stats: bool = False
     ) -> None:
-        link = None if is_profile else find_link(self, lambda: Link(self, settings, checked))
+        link = None if is_profile else find_link(self, lambda: make(self))
+        if link is not None and link.outgrown():
+            link.close()
+            del self._eplbd_link
+            link = find_link(self, lambda: make(self))
         if link is not None:
             link.before(is_dummy)
         original_step(self, is_dummy=is_dummy, is_profile=is_profile, log_stats=log_stats)
@@ -78,152 +98,204 @@ def patch(state_class: Any, settings: Settings, version: str) -> None:
         state_class._should_record_current_step = lambda self, log_stats=False: True
 
 
-def missing(state_class: Any) -> str:
-    """The first thing that this adapter needs and EplbState does not have; "" when all is there."""
-    wanted = {"step": ("is_dummy", "is_profile", "log_stats"), "rearrange": ("is_profile",)}
-    for name, parameters in wanted.items():
-        method = getattr(state_class, name, None)
-        if method is None:
-            return f"EplbState has no {name}()"
-        found = inspect.signature(method).parameters
-        for parameter in parameters:
-            if parameter not in found:
-                return f"EplbState.{name}() has no {parameter}"
-    return ""
+class SteeredPolicy:
+    """In place of vLLM's policy, which answers as ever where nothing else is agreed on.
+
+    A rearrangement asks it once a model, in the order of EplbState.model_states: in the worker's
+    thread where EPLB is asynchronous.
+    """
+
+    def __init__(self, own: Any, models: int, main: int) -> None:
+        self._own = own
+        self._models = models
+        self._main = main
+        self._asked = 0
+        self._table: Optional[torch.Tensor] = None
+        self._others_only = False
+        self.unchanged: frozenset[int] = frozenset()  # layers that the worker need not show
+
+    def own(self) -> None:
+        self._table, self._others_only = None, False
+
+    def steer(self, table: torch.Tensor) -> None:
+        """The main model moves to `table`, the others stay as they are."""
+        self._asked, self._table, self._others_only = 0, table, False
+
+    def others(self) -> None:
+        """The main model stays as it is, the others get what vLLM's policy says."""
+        self._asked, self._table, self._others_only = 0, None, True
+
+    def rebalance_experts(self, *args: Any, **keys: Any) -> torch.Tensor:
+        old = keys.get("old_global_expert_indices", args[5] if len(args) > 5 else None)
+        is_main = self._asked % self._models == self._main
+        self._asked += 1
+        self.unchanged = frozenset()
+        if old is None or (self._table is None and not (self._others_only and is_main)):
+            return self._own.rebalance_experts(*args, **keys)
+        new = self._table.to(old.dtype) if is_main and self._table is not None else old.clone()
+        same = (new == old).all(dim=1)
+        same[-1] = False  # vLLM's step ends the rearrangement with the last one
+        self.unchanged = frozenset(same.nonzero().ravel().tolist())
+        return new
 
 
-class PinnedPolicy:
-    """In place of vLLM's policy for one call of rearrange(): answers with the map that was given."""
+def skip_unchanged(policy: SteeredPolicy) -> None:
+    """Lets vLLM's worker go on at once from a layer that stays: each would cost the update a step."""
+    worker = importlib.import_module(f"{_EPLB}.async_worker")
+    result_class = getattr(worker.AsyncEplbLayerResult, "_eplbd", worker.AsyncEplbLayerResult)
 
-    def __init__(self, table: torch.Tensor) -> None:
-        self._table = table
+    def result(**keys: Any) -> Any:
+        if keys["layer_idx"] not in policy.unchanged:
+            return result_class(**keys)
+        keys["consumed_event"].record()
+        return None
 
-    def rebalance_experts(self, *_: Any, **__: Any) -> torch.Tensor:
-        return self._table.clone()
+    result._eplbd = result_class  # type: ignore[attr-defined]
+    worker.AsyncEplbLayerResult = result
 
 
 class Link:
     """One EplbState and the daemon. The same calls in the same order on every rank."""
 
-    def __init__(self, state: Any, settings: Settings, checked: bool) -> None:
+    def __init__(self, state: Any, settings: Settings, title: str, reason: str) -> None:
         self._state = state
         models = list(state.model_states.values())
-        self._model = models[0]
-        for key in _STATE_KEYS:
-            if not hasattr(self._model, key):
-                raise RuntimeError(f"EplbModelState has no {key}")
-        group = self._engine_group()
-        self.running = self._running_map(dist.get_world_size(group))
-        self._since_sent = 0
-        self._sent = time.monotonic()
-        self._total = torch.zeros_like(self._model.expert_load_pass, dtype=torch.int64)
-        self.channel: Optional[GroupChannel] = None
-        if not settings.observe and checked and self._can_apply(len(models)):
-            self.channel = make_channel(settings, self.running, own_group(group), self._refuse)
-        self.publisher = self._make_publisher(settings, group)
-
-    # ---- vLLM's side ----
-
-    def _engine_group(self) -> dist.ProcessGroup:
-        from vllm.distributed.parallel_state import get_ep_group
-
-        return get_ep_group().device_group
-
-    def _tensor_parallel_rank(self) -> int:
-        from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
-
-        return int(get_tensor_model_parallel_rank())
-
-    def _table(self) -> Array:
-        table: Array = self._model.physical_to_logical_map.cpu().numpy().astype(np.int32)
-        return table
-
-    def _running_map(self, gpus: int) -> Placement:
-        table = self._table()
+        self._model = max(models, key=_rank_as_main)
+        self._engine_group = _ep_group().device_group
+        gpus = self._engine_group.size()
+        self._table = self._model.physical_to_logical_map
         experts = int(self._model.model.num_logical_experts)
-        initial = Placement.initial(table.shape[0], experts, table.shape[1], gpus)
-        return Placement(initial.id, table, experts, gpus)
+        table = self._table.cpu().numpy()
+        running = Placement(PlacementId(0, 0), table, experts, gpus)
+        reason = reason or ("" if hasattr(state, "policy") else "EplbState has no policy")
+        self._policy = SteeredPolicy(
+            getattr(state, "policy", None), len(models), models.index(self._model)
+        )
+        self._group = _agreement_group()
+        kind = "asynchronous" if state.is_async else "synchronous"
+        self.session = Session(
+            settings,
+            f"{title} ({kind} EPLB)",
+            running,
+            self._group,
+            why_not=reason,
+            refuse=_refuse,
+            counts=_tensor_parallel_rank() == 0,
+        )
+        self._tally = Tally(self._table, experts, gpus)
+        self._seen: Any = None
+        if not reason:
+            state.policy = self._policy
+            skip_unchanged(self._policy)
 
-    def _can_apply(self, models: int) -> bool:
-        reason = ""
-        if getattr(self._state, "is_async", False):
-            reason = 'asynchronous EPLB moves weights by itself: set "use_async": false'
-        elif models != 1:
-            reason = "a draft model with experts of its own shares this EplbState"
-        elif not hasattr(self._state, "policy"):
-            reason = "EplbState has no policy"
-        elif "tuple" in str(inspect.signature(self._state.policy.rebalance_experts)):
-            reason = "this version's policies answer with three maps"
-        if reason:
-            logger.warning("eplbd: observing only: %s", reason)
-        return not reason
-
-    def _make_publisher(
-        self, settings: Settings, group: dist.ProcessGroup
-    ) -> Optional[CountsPublisher]:
-        if self._tensor_parallel_rank() != 0:
-            return None  # it sees the same tokens as tensor-parallel rank 0, which counts them
-        return CountsPublisher(
-            settings.deployment,
-            settings.counts,
-            f"ep{dist.get_rank(group)}",
-            layers=self.running.layers,
-            logical_experts=self.running.logical_experts,
-            gpus=self.running.gpus,
-            engine=settings.engine,
-            curve=settings.curve,
+    def outgrown(self) -> bool:
+        """The group was scaled, or the model loaded anew."""
+        table = self._model.physical_to_logical_map
+        return (
+            table.shape != self._table.shape
+            or self._model not in self._state.model_states.values()
+            or _ep_group().device_group is not self._engine_group
         )
 
-    def _refuse(self, placement: Placement) -> str:
-        return "vLLM cannot run with empty slots" if placement.gpus_down.size else ""
+    def close(self) -> None:
+        if self._state.__dict__.get("policy") is self._policy:
+            self._state.policy = self._policy._own
+        self.session.close()
 
     # ---- each step ----
 
     def before(self, is_dummy: bool) -> None:
-        """Takes the counts before vLLM clears them, and keeps it from rearranging on its own."""
-        if self._model.expert_load_pass.shape != self._total.shape:
-            return  # scaled while it runs: another deployment now
+        model, session = self._model, self.session
         if not is_dummy:
-            self._total += self._model.expert_load_pass
-            self._since_sent += 1
-        state = self._state
-        due = state.expert_rearrangement_step + 1 >= state.expert_rearrangement_step_interval
-        if due and self.channel is not None:
-            state.expert_rearrangement_step = min(0, state.expert_rearrangement_step_interval - 2)
-        # What was counted under a map is converted by that map.
-        changes = (due and self.channel is None) or getattr(self._model, "rebalanced", False)
-        if changes or time.monotonic() - self._sent >= 1.0:
-            self._send()
+            self._tally.add(model.expert_load_pass, model.physical_to_logical_map)
+        session.step()
+        if session.gives_up:
+            self._give_up()
+        self._steer()
 
-    def _send(self) -> None:
-        """One copy from the device a second."""
-        self._sent = time.monotonic()
-        if self.publisher is not None and self._since_sent:
-            counted = dataclasses.replace(self.running, physical_to_logical=self._table())
-            self.publisher.publish_physical(
-                self._total.cpu().numpy(), counted, steps=self._since_sent
-            )
-        self._total.zero_()
-        self._since_sent = 0
+    def _busy(self) -> bool:
+        """vLLM's worker moves weights; the same on every rank."""
+        return any(getattr(m, "rebalanced", False) for m in self._state.model_states.values())
+
+    def _steer(self) -> None:
+        """Lets vLLM's step rearrange, or keeps it from that."""
+        state, session = self._state, self.session
+        busy = self._busy()
+        update = None if busy else session.begin()
+        interval = state.expert_rearrangement_step_interval
+        due = state.expert_rearrangement_step + 1 >= interval
+        if update is not None:
+            self._policy.steer(torch.from_numpy(update.placement.physical_to_logical.copy()))
+            state.expert_rearrangement_step = interval - 1
+        elif due and not session.follows and session.update is None:
+            if not busy:
+                self._policy.own()
+        elif due and not busy and session.update is None and len(state.model_states) > 1:
+            self._policy.others()
+        elif due:
+            state.expert_rearrangement_step = min(0, interval - 2)
 
     def after(self) -> None:
-        if self.channel is None:
-            return
-        placement = self.channel.receive(self.running)
-        if placement is not None:
-            self._apply(placement, self.channel)
+        session = self.session
+        if session.update is not None:
+            result = getattr(self._model, "pending_result", None)
+            if result is not self._seen:
+                self._seen = result
+                session.progress()
+            if not self._busy():
+                session.over()
+                self._policy.own()
+        session.report(self._tally, lambda: self._model.physical_to_logical_map)
 
-    def _apply(self, placement: Placement, channel: GroupChannel) -> None:
-        self._send()
-        started = time.monotonic()
-        own_policy = self._state.policy
-        table = torch.from_numpy(placement.physical_to_logical.astype(np.int64))
-        self._state.policy = PinnedPolicy(table)
+    def _give_up(self) -> None:
+        """vLLM's worker is dead or hangs. What it holds is left to it, and vLLM goes on without it:
+        the next update moves weights in vLLM's step, through a buffer and a group of our own."""
+        state = self._state
+        dead = state.async_worker is not None and not state.async_worker.is_alive()
+        error = "vLLM's EPLB thread " + ("is dead" if dead else "gets no further")
         try:
-            self._state.rearrange()
+            communicators = importlib.import_module(f"{_EPLB}.eplb_communicator")
+            for model in state.model_states.values():
+                weights = model.model.expert_weights[0]
+                buffer = [torch.empty_like(tensor) for tensor in weights]
+                model.communicator = communicators.TorchDistGlooStagedEplbCommunicator(self._group)
+                model.expert_buffer, model.rebalanced, model.pending_result = buffer, False, None
+            state.is_async = False
+            error += "; synchronous EPLB from now on"
         except Exception as problem:
-            channel.report(self.running, "failed", error=str(problem)[:500])
-            raise  # vLLM's ranks are no longer alike: only vLLM can say what then
-        finally:
-            self._state.policy = own_policy
-        self.running = conclude(channel, placement, self.running, self._table(), started)
+            self.session.unable = True
+            error += f", and nothing took its place: {problem}"
+        self.session.over(error)
+        self._policy.own()
+
+
+def _rank_as_main(model: Any) -> tuple[bool, int]:
+    """A draft model's name says so since 0.32; before, it is the one with few layers."""
+    name = str(getattr(model, "model_name", ""))
+    return not name.endswith("(draft)"), int(model.physical_to_logical_map.shape[0])
+
+
+def _refuse(placement: Placement) -> str:
+    return "vLLM cannot run with empty slots" if placement.gpus_down.size else ""
+
+
+def _ep_group() -> Any:
+    from vllm.distributed.parallel_state import get_ep_group
+
+    return get_ep_group()
+
+
+def _agreement_group() -> Any:
+    coordinator = _ep_group()
+    try:
+        return own_group(coordinator.device_group)
+    except (KeyError, ValueError, RuntimeError):
+        # Elastic expert parallelism: torch.distributed does not know this group. Only vLLM's main
+        # thread uses it, and so do we, in the same order on every rank.
+        return coordinator.cpu_group
+
+
+def _tensor_parallel_rank() -> int:
+    from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
+
+    return int(get_tensor_model_parallel_rank())

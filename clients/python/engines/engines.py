@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs an engine's released balancing code under its adapter, beside a real eplbd, on this CPU.
+
+Four ranks over gloo; the files of the engine's wheel are run as they are, and what stands in for the
+rest of it is in *_stand_ins.py. The experts' weights say which layer's and expert's they are: each
+slot is looked at after each change of the map, each step whether all ranks run one map, and each
+token whether the daemon counted it. The first run takes some minutes to fetch what it needs.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+CACHE = ROOT / "build" / "engines"
+CLIENT = ROOT / "clients" / "python"
+PACKAGES = ("torch==2.14.0", "numpy", "pyzmq", "msgpack", "einops")
+MODES = {"vllm": ("async", "sync", "observe", "library"),
+         "sglang": ("sync", "chunked", "observe", "library")}
+RELEASES = {"vllm": ("0.28.0", "0.29.0", "0.30.0", "0.31.0", "0.32.0", "0.33.0"),
+            "sglang": ("0.5.18", "0.5.19", "0.5.20", "0.5.21", "0.5.22", "0.5.23")}
+# Of a run's last line: what the table's columns are called.
+FIGURES = {
+    "updates_applied": "updates", "slots_checked": "slots checked", "slots_wrong": "wrong",
+    "tokens_sent": "tokens", "tokens_lost": "lost", "steps": "steps",
+    "step_held_ms_max": "held a step, ms at most", "engine_step_ms_max": "the engine's own step, ms at most",
+}
+BEGIN, END = "<!-- scripts/engines --table -->", "<!-- end -->"
+
+
+def python_with_torch() -> Path:
+    """The interpreter of build/engines that has PyTorch."""
+    folder = CACHE / "python"
+    if not (folder / "complete").exists():
+        print(f"engines: installing {' '.join(PACKAGES)} into {folder}", file=sys.stderr)
+        subprocess.run(["python3", "-m", "venv", folder], check=True)
+        subprocess.run([folder / "bin/pip", "install", "--quiet", *PACKAGES], check=True)
+        (folder / "complete").touch()
+    return folder / "bin" / "python"
+
+
+def files_of(engine: str, version: str) -> Path:
+    """The Python files of its wheel, unpacked."""
+    folder = CACHE / f"{engine}-{version}"
+    if folder.exists():
+        return folder
+    with tempfile.TemporaryDirectory(dir=CACHE) as fetched:
+        print(f"engines: fetching {engine} {version}", file=sys.stderr)
+        command = ["python3", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", fetched,
+                   f"{engine}=={version}"]
+        subprocess.run(command, check=True)
+        (wheel,) = Path(fetched).glob("*.whl")
+        unpacked = Path(fetched) / "files"
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(unpacked, [n for n in archive.namelist() if n.endswith(".py")])
+        unpacked.rename(folder)
+    return folder
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/engines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("engine", nargs="?", metavar="ENGINE==VERSION")
+    parser.add_argument("--mode", default="", help="async|sync|chunked|observe|library")
+    parser.add_argument("--json", action="store_true", help="the figures alone, as one line")
+    parser.add_argument("--table", action="store_true", help="all releases and modes, into the README")
+    parser.add_argument("--updates", type=int, default=6, help="at least so many; default 6")
+    parser.add_argument("--seconds", type=float, default=120, help="but no longer than this")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(words)
+    if options.table:
+        return options
+    found = re.fullmatch(r"(vllm|sglang)==([\w.+-]+)", options.engine or "")
+    if not found:
+        parser.error("vllm==VERSION or sglang==VERSION, please")
+    options.name, options.version = found.groups()
+    options.mode = options.mode or MODES[options.name][0]
+    if options.mode not in MODES[options.name]:
+        parser.error(f"{options.name} has the modes {', '.join(MODES[options.name])}")
+    return options
+
+
+def table(options: argparse.Namespace) -> int:
+    """Each row is a run of this program; they take their place in the client's README."""
+    rows, failed = [], False
+    for engine, versions in RELEASES.items():
+        for version in versions:
+            for mode in MODES[engine]:
+                command = [sys.executable, __file__, f"{engine}=={version}", "--mode", mode, "--json"]
+                command += ["--updates", str(options.updates), "--seconds", str(options.seconds)]
+                run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+                failed |= run.returncode != 0
+                lines = run.stdout.splitlines()
+                figures = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+                cells = [engine, version, mode, *(str(figures.get(key, "failed")) for key in FIGURES)]
+                rows.append("| " + " | ".join(cells) + " |")
+                print(rows[-1], flush=True)
+    heading = ["engine", "version", "mode", *(FIGURES[key] for key in FIGURES)]
+    text = "\n".join(["| " + " | ".join(heading) + " |", "|---" * len(heading) + "|", *rows])
+    readme = CLIENT / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    return int(failed)
+
+
+def main() -> int:
+    options = arguments(sys.argv[1:])
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if options.table:
+        return table(options)
+    files = files_of(options.name, options.version)
+    os.environ.setdefault("EPLBD", str(ROOT / "build/release/daemon/eplbd"))
+    environment = {**os.environ, "PYTHONPATH": f"{CLIENT}:{CLIENT / 'engines'}:{ROOT}/tests/integration"}
+    python = python_with_torch()
+    form = "json" if options.json else "text"
+    run = [python, CLIENT / "engines" / "run.py", options.name, options.version, options.mode, files]
+    os.execve(python, [*run, str(options.updates), str(options.seconds), str(options.seed), form],
+              environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
