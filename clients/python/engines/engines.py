@@ -31,6 +31,8 @@ FIGURES = {
     "tokens_sent": "tokens", "tokens_lost": "lost", "steps": "steps",
     "step_held_ms_max": "held a step, ms at most", "engine_step_ms_max": "the engine's own step, ms at most",
 }
+FAULTS = ("daemon-killed", "superseded", "rank-dies", "thread-dies", "thread-hangs")
+EXTRAS = ("rocm", "draft", "batching")
 BEGIN, END = "<!-- scripts/engines --table -->", "<!-- end -->"
 
 
@@ -69,7 +71,10 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("engine", nargs="?", metavar="ENGINE==VERSION")
     parser.add_argument("--mode", default="", help="async|sync|chunked|observe|library")
     parser.add_argument("--json", action="store_true", help="the figures alone, as one line")
-    parser.add_argument("--table", action="store_true", help="all releases and modes, into the README")
+    parser.add_argument("--table", action="store_true", help="runs all releases and modes, or those named, into the README")
+    parser.add_argument("--fault", choices=FAULTS, default="", help="what goes wrong in the run")
+    parser.add_argument("--with", dest="extra", choices=EXTRAS, action="append", default=[],
+                        help="vLLM: what else the engine has; may be repeated")
     parser.add_argument("--updates", type=int, default=6, help="at least so many; default 6")
     parser.add_argument("--seconds", type=float, default=120, help="but no longer than this")
     parser.add_argument("--seed", type=int, default=1)
@@ -87,24 +92,27 @@ def arguments(words: list[str]) -> argparse.Namespace:
 
 
 def table(options: argparse.Namespace) -> int:
-    """Each row is a run of this program; they take their place in the client's README."""
-    rows, failed = [], False
-    for engine, versions in RELEASES.items():
-        for version in versions:
-            for mode in MODES[engine]:
-                command = [sys.executable, __file__, f"{engine}=={version}", "--mode", mode, "--json"]
-                command += ["--updates", str(options.updates), "--seconds", str(options.seconds)]
-                run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-                failed |= run.returncode != 0
-                lines = run.stdout.splitlines()
-                figures = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-                cells = [engine, version, mode, *(str(figures.get(key, "failed")) for key in FIGURES)]
-                rows.append("| " + " | ".join(cells) + " |")
-                print(rows[-1], flush=True)
-    heading = ["engine", "version", "mode", *(FIGURES[key] for key in FIGURES)]
-    text = "\n".join(["| " + " | ".join(heading) + " |", "|---" * len(heading) + "|", *rows])
+    """Runs each cell of the table in the client's README, or those that are named, and writes it anew."""
     readme = CLIENT / "README.md"
     before, rest = readme.read_text().split(BEGIN)
+    known = {tuple(line.split(" | ")[:3]): line for line in rest.split(END)[0].splitlines()}
+    rows, failed = [], False
+    for engine, version, mode in [
+            (e, v, m) for e, versions in RELEASES.items() for v in versions for m in MODES[e]]:
+        name = (f"| {engine}", version, mode)
+        if (options.engine or "").split("==") in ([""], [engine], [engine, version]) and (
+                options.mode in ("", mode)):
+            command = [sys.executable, __file__, f"{engine}=={version}", "--mode", mode, "--json"]
+            run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            failed |= run.returncode != 0
+            lines = run.stdout.splitlines()
+            figures = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+            cells = [str(figures.get(key, "failed")) for key in FIGURES]
+            known[name] = " | ".join([*name, *cells]) + " |"
+            print(known[name], flush=True)
+        rows += filter(None, [known.get(name)])
+    heading = "| " + " | ".join(["engine", "version", "mode", *FIGURES.values()]) + " |"
+    text = "\n".join([heading, "|---" * (3 + len(FIGURES)) + "|", *rows])
     readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
     return int(failed)
 
@@ -118,10 +126,8 @@ def main() -> int:
     os.environ.setdefault("EPLBD", str(ROOT / "build/release/daemon/eplbd"))
     environment = {**os.environ, "PYTHONPATH": f"{CLIENT}:{CLIENT / 'engines'}:{ROOT}/tests/integration"}
     python = python_with_torch()
-    form = "json" if options.json else "text"
-    run = [python, CLIENT / "engines" / "run.py", options.name, options.version, options.mode, files]
-    os.execve(python, [*run, str(options.updates), str(options.seconds), str(options.seed), form],
-              environment)
+    told = {**vars(options), "files": str(files)}
+    os.execve(python, [python, CLIENT / "engines" / "run.py", json.dumps(told)], environment)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 
+HISTORY = 64
 BURST_STEPS = 20  # changes of the map this near to each other are of one update
 
 
@@ -82,8 +83,9 @@ def _waiting():
     return time.perf_counter() - time.thread_time()
 
 
-def run_rank(rank, options, rendezvous, make, stop, events):
-    """`make(options, rank)` builds the stage. Puts ("ended", rank, figures) into `events`."""
+def run_rank(rank, options, rendezvous, make, stop, events, maps):
+    """`make` is `module:class`. Puts (rank, (figures, tokens sent, map)) into `events`; `maps` holds, for
+    each rank, its step and what it ran in the last HISTORY steps."""
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING, format=f"rank {rank}: %(message)s")
     logging.getLogger("eplbd_client").setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -100,7 +102,10 @@ def run_rank(rank, options, rendezvous, make, stop, events):
     changed_at = -BURST_STEPS
     quiet = 0  # steps without traffic, at the end: what is on its way arrives
     while quiet < options.quiet_steps:
-        said = torch.tensor([int((last * checksum).sum()), int(rank == 0 and stop.is_set())])
+        runs = int((last * checksum).sum())
+        at = rank * (1 + HISTORY)
+        maps[at + 1 + figures["steps"] % HISTORY], maps[at] = runs, figures["steps"]
+        said = torch.tensor([runs, int(rank == 0 and stop.is_set())])
         all_said = [torch.empty_like(said) for _ in range(options.shape.gpus)]
         dist.all_gather(all_said, said, group=lockstep)
         figures["mixed_steps"] += any(int(one[0]) != int(said[0]) for one in all_said)
@@ -132,5 +137,5 @@ def run_rank(rank, options, rendezvous, make, stop, events):
     figures["held_ms_max"] = 1000 * max(holds.seconds, default=0) if holds else 0.0
     figures["held_ms_p99"] = 1000 * float(np.quantile(holds.seconds, 0.99)) if holds else 0.0
     figures["engine_ms_max"] = 1000 * max(engine_seconds)
-    events.put(("ended", rank, (dict(figures), sent, last)))
+    events.put((rank, (dict(figures), sent, last)))
     dist.barrier(group=lockstep)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One rank of a released vLLM's expert-parallel load balancing, with weights that say what they are."""
 
+import threading
+import time
 import types
 
 import torch
@@ -62,15 +64,33 @@ class Stage:
         table = torch.arange(self.shape.slots).remainder(self.shape.experts)
         table = table.repeat(self.shape.layers, 1)
         self.models = []
-        for name in ("main", *options.drafts):
+        for name in ["draft"] * options.draft + ["main"]:
             shape = self.shape if name == "main" else self.shape._replace(layers=1)
             model = Model(shape, rank, eplb_state.EplbLayerState, table[: shape.layers])
             config = types.SimpleNamespace(model=name, compute_hash=lambda name=name: name)
             self.state.add_model(model, config)
             self.models.append((model, self.state.model_states[name]))
-        self.model, self.model_state = self.models[0]
+        self.model, self.model_state = self.models[-1]
         self.state.device_index = self.state.cuda_device_index = 0  # a CPU has none
+        if options.fault:
+            self.hinder(options.fault)
         self.state.start_async_loop()
+
+    def hinder(self, fault):
+        """The transfer of a layer takes its time; in the second update rank 2's fails for good."""
+        communicator = self.model_state.communicator
+        execute, calls = communicator.execute, []
+
+        def hindered():
+            calls.append(0)
+            time.sleep(0.05)
+            if self.rank == 2 and len(calls) == self.shape.layers + 3 and fault == "thread-dies":
+                raise RuntimeError("a fault that was ordered")
+            if self.rank == 2 and len(calls) == self.shape.layers + 3 and fault == "thread-hangs":
+                threading.Event().wait()
+            execute()
+
+        communicator.execute = hindered
 
     @property
     def link(self):

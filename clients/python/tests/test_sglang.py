@@ -155,7 +155,7 @@ def run(rank, gpus, settings, keys):
         link = manager.__dict__.get("_eplbd_link")
         enough = torch.tensor([int(bool(until and step > 60 and until(link)))])
         dist.broadcast(enough, 0)
-        ends_in = ends_in or 40 * int(enough)  # until all ranks know
+        ends_in = ends_in or 150 * int(enough)  # until all ranks know
         if ends_in == 1:
             break
         ends_in = max(0, ends_in - 1)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stand-in that keeps to what vLLM's load balancing does around EplbState. No vLLM is run here."""
 
+import dataclasses
 import sys
 import threading
 import types
@@ -37,10 +38,16 @@ class Event:
         self.happened.clear()
 
 
+@dataclasses.dataclass
 class EplbModelState:
-    def __init__(self, physical_to_logical_map, expert_load_pass, model, rebalanced, pending_result,
-                 expert_buffer, communicator, model_name):
-        self.__dict__.update({k: v for k, v in locals().items() if k != "self"})
+    physical_to_logical_map: torch.Tensor
+    expert_load_pass: torch.Tensor
+    model: object
+    rebalanced: bool
+    pending_result: object
+    expert_buffer: object
+    communicator: object
+    model_name: str
 
 
 class AsyncEplbLayerResult:
@@ -188,7 +195,7 @@ class EplbState:
         self.model.model.expert_weights = self.mine(table).clone()
 
 
-def install(group):
+def install(group, rocm=False):
     """Makes `vllm` of it in this process."""
     parts = {
         "parallel_state": {
@@ -196,6 +203,7 @@ def install(group):
             "get_tensor_model_parallel_rank": lambda: 0,
         },
         "eplb": {},
+        "platforms": {"current_platform": types.SimpleNamespace(is_rocm=lambda: rocm)},
         "eplb.eplb_state": {
             "EplbState": type("Patched", (EplbState,), dict(EplbState.__dict__)),
             "EplbModelState": EplbModelState,
@@ -209,7 +217,8 @@ def install(group):
     for name in ("vllm", "vllm.distributed"):
         sys.modules[name] = types.ModuleType(name)
     for name, contents in parts.items():
-        module = types.ModuleType(f"vllm.distributed.{name}")
+        where = "vllm" if name == "platforms" else "vllm.distributed"
+        module = types.ModuleType(f"{where}.{name}")
         module.__dict__.update(contents)
         sys.modules[module.__name__] = module
     return sys.modules["vllm.distributed.eplb.eplb_state"].EplbState

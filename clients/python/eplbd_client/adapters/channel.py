@@ -17,8 +17,9 @@ from ..reporter import StateReporter
 from ..subscriber import PlacementSubscriber
 from . import Settings, source_name
 
-# An agreement takes so many steps, an update begins after two or three of them.
-ROUND_STEPS = 16
+# An agreement takes about so long, in steps; an update begins after two or three of them.
+ROUND_SECONDS = 0.4
+ROUND_STEPS = (4, 64)
 _LISTEN_SECONDS = 0.2
 
 
@@ -132,32 +133,39 @@ class Say(NamedTuple):
 
 
 class Channel:
-    """Every ROUND_STEPS steps each rank starts a sum over the group and takes what came of the last.
+    """Every so many steps each rank starts a sum over the group and takes what came of the last one.
 
     Who takes it has made all those steps since, and so has, in step with it, every other rank: the
     sum is there as a rule, and nobody waits. What is known is known on all ranks in the same step.
-    A placement takes a round more: its map follows.
+    A placement takes a round more: its map follows. Rank 0 says how many steps the next round has.
     """
 
     def __init__(self, group: Any, running: Placement) -> None:
         self._group = group
         self._shape = running
-        self._calls = 0
+        self._length = self._left = ROUND_STEPS[0]
+        self._started = time.monotonic()
         self._work: Any = None
-        self._values = torch.zeros(8, dtype=torch.int64)
+        self._values = torch.zeros(9, dtype=torch.int64)
         self._map: Optional[torch.Tensor] = None
         self._offered: Optional[Placement] = None
 
     def step(self, say: Callable[[], Say], unable: bool = False) -> Optional[Agreed]:
         """`say` is asked once a round, and only rank 0's counts."""
-        self._calls += 1
-        if self._calls % ROUND_STEPS:
+        self._left -= 1
+        if self._left > 0:
             return None
+        agreed = None
         if self._work is None:
             self._start(say(), unable)
-            return None
-        self._wait()
-        follows, gives_up, unable_ranks, term, version, coming, next_term, next_version = (
+        else:
+            self._wait()
+            agreed = self._take(say, unable)
+        self._left = self._length
+        return agreed
+
+    def _take(self, say: Callable[[], Say], unable: bool) -> Agreed:
+        follows, gives_up, unable_ranks, term, version, coming, *next_id, length = (
             self._values.tolist()
         )
         placement = None
@@ -165,8 +173,9 @@ class Channel:
             self._start_map()
         else:
             if coming:
-                placement = self._received(PlacementId(next_term, next_version))
+                placement = self._received(PlacementId(*next_id))
             self._start(say(), unable)
+        self._length = length
         running = PlacementId(term, version)
         return Agreed(bool(follows), bool(gives_up), unable_ranks, running, placement)
 
@@ -175,14 +184,21 @@ class Channel:
 
     def _start(self, said: Say, unable: bool) -> None:
         self._map, self._offered = None, said.placement
-        self._values = torch.zeros(8, dtype=torch.int64)
+        self._values = torch.zeros(9, dtype=torch.int64)
         self._values[2] = int(unable)
         if self._group.rank() == 0:
             self._values[:2] = torch.tensor([said.follows, said.gives_up])
             self._values[3:5] = torch.tensor(said.running)
             if said.placement is not None:
-                self._values[5:] = torch.tensor([1, *said.placement.id])
+                self._values[5:8] = torch.tensor([1, *said.placement.id])
+            self._values[8] = self._next_length()
         self._work = dist.all_reduce(self._values, group=self._group, async_op=True)
+
+    def _next_length(self) -> int:
+        """By how long the steps of the last round were."""
+        seconds = time.monotonic() - self._started
+        self._started = time.monotonic()
+        return int(np.clip(ROUND_SECONDS * self._length / max(seconds, 1e-6), *ROUND_STEPS))
 
     def _start_map(self) -> None:
         """Sums of one rank's numbers and the others' zeros: a group that only sums will do."""

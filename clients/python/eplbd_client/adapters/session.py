@@ -55,7 +55,7 @@ class Session:
         counts: bool,
     ) -> None:
         self._settings = settings
-        self._title = title
+        self.title = title
         self._why_not = why_not
         self.running = running
         self.follows = False  # the daemon balances, not the engine
@@ -85,7 +85,7 @@ class Session:
     # ---- each step, on every rank ----
 
     def step(self) -> None:
-        """Never waits for another rank, but where one is ROUND_STEPS steps behind."""
+        """Waits for another rank only where one is a round behind."""
         self.gives_up = False
         agreed = self._channel.step(self._say, self.unable)
         if agreed is not None:
@@ -143,7 +143,7 @@ class Session:
         now = self.running
         logger.info(
             "eplbd: %s: %s",
-            self._title,
+            self.title,
             f"observing only, the engine balances by itself: {reason}"
             if reason
             else f"follows {self._settings.deployment}: {now.layers} layers, {now.logical_experts} "
@@ -197,14 +197,14 @@ class Session:
             self.desk.reporter.report(placement, "applied", apply_seconds=seconds)
             logger.info(
                 "eplbd: %s: placement %d.%d applied in %.2f s, %d layers changed",
-                self._title, *placement.id, seconds, update.layers.size,
+                self.title, *placement.id, seconds, update.layers.size,
             )
             return
         error = update.error or "the engine kept a map of its own"
         self.running = dataclasses.replace(self.running, physical_to_logical=table)
         self.desk.decline(self.running)
         self.desk.reporter.report(self.running, "failed", error=error)
-        logger.warning("eplbd: %s: placement %d.%d failed: %s", self._title, *placement.id, error)
+        logger.warning("eplbd: %s: placement %d.%d failed: %s", self.title, *placement.id, error)
 
     def _same(self, table: Array) -> bool:
         return np.array_equal(table, self.running.physical_to_logical)

@@ -34,9 +34,9 @@ class Tally:
         layers = table.shape[0]
         device = table.device
         self._gpus = gpus
-        # The last column takes what an empty slot seems to get.
+        # The last column takes what an empty slot, -1, seems to get.
         self._counts = torch.zeros(layers, experts + 1, dtype=torch.int64, device=device)
-        self._gpu_tokens = torch.zeros(layers, gpus, dtype=torch.int64, device=device)
+        self._tokens = torch.zeros(table.shape, dtype=torch.int64, device=device)
         self._steps = 0
         self.rows: Optional[torch.Tensor] = None
         self._host: Optional[torch.Tensor] = None
@@ -45,11 +45,9 @@ class Tally:
 
     def add(self, tokens: torch.Tensor, table: torch.Tensor) -> None:
         """One forward pass's `tokens` [layers, slots], routed by `table` [layers, slots]."""
-        index = table.long()
-        index = torch.where(index < 0, self._counts.shape[1] - 1, index)
-        tokens = tokens.long()
-        self._counts.scatter_add_(1, index, tokens)
-        self._gpu_tokens += tokens.reshape(tokens.shape[0], self._gpus, -1).sum(2)
+        index = table.long().remainder(self._counts.shape[1])
+        self._counts.scatter_add_(1, index, tokens.long())
+        self._tokens += tokens
         self._steps += 1
 
     @property
@@ -62,11 +60,12 @@ class Tally:
 
     def fetch(self, table: torch.Tensor, mark: Any = None) -> None:
         """Starts to bring what was counted, and `table`, to the host; fetched() says when it came."""
-        flat = torch.cat([self._counts[:, :-1], self._gpu_tokens, table.long()], dim=1)
+        gpu_tokens = self._tokens.reshape(self._tokens.shape[0], self._gpus, -1).sum(2)
+        flat = torch.cat([self._counts[:, :-1], gpu_tokens, table.long()], dim=1)
         if self.rows is not None:
             flat = flat[self.rows]
         self._counts.zero_()
-        self._gpu_tokens.zero_()
+        self._tokens.zero_()
         self._asked, self._steps = (self._steps, mark), 0
         if flat.device.type == "cpu":
             self._host = flat

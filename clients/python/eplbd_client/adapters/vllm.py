@@ -169,9 +169,12 @@ class Link:
         running = Placement(PlacementId(0, 0), table, experts, gpus)
         reason = reason or ("" if hasattr(state, "policy") else "EplbState has no policy")
         self._policy = SteeredPolicy(
-            getattr(state, "policy", None), len(models), models.index(self._model)
+            getattr(state, "policy", None),
+            len(models),
+            [model is self._model for model in models].index(True),
         )
         self._group = _agreement_group()
+        self._title = title
         kind = "asynchronous" if state.is_async else "synchronous"
         self.session = Session(
             settings,
@@ -193,7 +196,7 @@ class Link:
         table = self._model.physical_to_logical_map
         return (
             table.shape != self._table.shape
-            or self._model not in self._state.model_states.values()
+            or all(model is not self._model for model in self._state.model_states.values())
             or _ep_group().device_group is not self._engine_group
         )
 
@@ -243,7 +246,7 @@ class Link:
                 self._seen = result
                 session.progress()
             if not self._busy():
-                session.over()
+                session.over("" if self._state.is_async else _rocm_check())
                 self._policy.own()
         session.report(self._tally, lambda: self._model.physical_to_logical_map)
 
@@ -261,6 +264,7 @@ class Link:
                 model.communicator = communicators.TorchDistGlooStagedEplbCommunicator(self._group)
                 model.expert_buffer, model.rebalanced, model.pending_result = buffer, False, None
             state.is_async = False
+            self.session.title = f"{self._title} (synchronous EPLB)"
             error += "; synchronous EPLB from now on"
         except Exception as problem:
             self.session.unable = True
@@ -293,6 +297,13 @@ def _agreement_group() -> Any:
         # Elastic expert parallelism: torch.distributed does not know this group. Only vLLM's main
         # thread uses it, and so do we, in the same order on every rank.
         return coordinator.cpu_group
+
+
+def _rocm_check() -> str:
+    """Why a synchronous update may not have been done."""
+    from vllm.platforms import current_platform
+
+    return "vLLM's own check on ROCm saw too little gain" if current_platform.is_rocm() else ""
 
 
 def _tensor_parallel_rank() -> int:
