@@ -8,6 +8,7 @@
 #include <string>
 
 #include "config/config.h"
+#include "tests/paths.h"
 
 namespace eplbd {
 namespace {
@@ -28,7 +29,7 @@ std::string messages_for(const std::string& text, Require require = Require::eve
 }
 
 TEST_CASE("Every bad file gets exactly its messages", "[config]") {
-  const std::filesystem::path folder = EPLBD_TEST_DATA "/config/bad";
+  const std::filesystem::path folder = EPLBD_SOURCE_DIR "/tests/data/config/bad";
   std::set<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() == ".yaml") files.insert(entry.path());

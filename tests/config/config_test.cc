@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/config.h"
+#include "tests/paths.h"
 
 #include <catch2/catch.hpp>
 #include <string>

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "tests/paths.h"
 
 namespace eplbd {
 namespace {

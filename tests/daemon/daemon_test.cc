@@ -11,6 +11,7 @@
 #include "daemon/formats/utf8.h"
 #include "daemon/store/state_file.h"
 #include "tests/daemon/running.h"
+#include "tests/paths.h"
 
 using namespace eplbd;
 

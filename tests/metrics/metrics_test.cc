@@ -14,6 +14,7 @@
 
 #include "tests/metrics/full_metrics.h"
 #include "tests/metrics/scrape.h"
+#include "tests/paths.h"
 
 namespace eplbd {
 namespace {

@@ -15,6 +15,7 @@
 #include "metrics/metrics.h"
 #include "tests/metrics/full_metrics.h"
 #include "tests/metrics/scrape.h"
+#include "tests/paths.h"
 
 namespace eplbd {
 namespace {

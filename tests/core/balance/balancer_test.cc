@@ -14,6 +14,7 @@
 #include "core/balance/bound.h"
 #include "core/balance/random.h"
 #include "core/model/imbalance.h"
+#include "tests/paths.h"
 
 using namespace eplbd;
 

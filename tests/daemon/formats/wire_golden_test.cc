@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "daemon/formats/wire.h"
+#include "tests/paths.h"
 
 namespace eplbd {
 namespace {
