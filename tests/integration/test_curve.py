@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """CURVE: a key speaks for its own sources, an observer's only listens, others are turned away."""
 
+import re
+import shlex
 import subprocess
 import unittest
 
+import yaml
 import zmq
 
-from harness import SHAPE, Daemon, DaemonTest, eventually, program
+from harness import ROOT, SHAPE, Daemon, DaemonTest, eventually, program
 from workers import Follower, Keys, Publisher, initial_map, skewed_load
 
 LOAD = skewed_load(1, **SHAPE)
@@ -134,6 +137,60 @@ class Curve(DaemonTest):
                              logical_experts=SHAPE["logical_experts"], curve=keys) as publisher:
             publisher.publish(LOAD)
             eventually(lambda: self.taken() == 1, "the client counts")
+
+
+class Recipe(DaemonTest):
+    """What docs/install.md says of workers on other machines, with a folder of our own for /etc."""
+
+    RANKS = 3
+
+    def setUp(self):
+        text = (ROOT / "docs" / "install.md").read_text()
+        text = text[text.index("## Workers on other machines") :].split("\n## ")[0]
+        keys, exports = re.findall(r"```sh\n(.*?)```", text, re.S)
+        (settings,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+        self.recipe = Daemon(mode="observe")
+        self.addCleanup(self._end, self.recipe)
+        etc = str(self.recipe.folder)
+        keys = keys.split("systemctl")[0].replace("seq 0 31", f"seq 0 {self.RANKS - 1}")
+        keys = keys.replace("eplbctl", program("eplbctl"))
+        subprocess.run(
+            ["sh", "-euc", keys.replace("/etc/eplbd", etc)], check=True, stdout=subprocess.DEVNULL)
+        settings = settings.replace("/run/credentials/eplbd.service", etc).replace("/etc/eplbd", etc)
+        # The documented addresses, on whatever port is free.
+        found = yaml.safe_load(re.sub(r":15[56]57", ":*", settings))
+        self.recipe.config.update(found)
+        self.recipe.start()
+        self.environment = dict(
+            item.split("=", 1) for item in shlex.split(exports.replace("/etc/eplbd", etc))[1:])
+
+    def test_every_rank_of_an_adapter_is_heard(self):
+        from eplbd_client import CountsPublisher, Placement, PlacementSubscriber, StateReporter
+        from eplbd_client.adapters import Settings, source_name
+
+        port = self.recipe.counts.rpartition(":")[2], self.recipe.placements.rpartition(":")[2]
+        counts, placements = (f"tcp://127.0.0.1:{number}" for number in port)
+        settings = Settings.from_environment({"EPLBD_DEPLOYMENT": "test", **self.environment})
+        running = Placement.initial(SHAPE["layers"], *(
+            SHAPE[name] for name in ("logical_experts", "slots", "gpus")))
+        heard = []
+        reporter = StateReporter("test", [counts], source_name(0), running, curve=settings.curve(0))
+        subscriber = PlacementSubscriber(
+            "test", [placements], running, heard=heard.append, curve=settings.curve(0))
+        for part in (reporter, subscriber):
+            self.addCleanup(part.close)
+        for rank in range(self.RANKS):
+            publisher = CountsPublisher(
+                "test", [counts], source_name(rank), layers=SHAPE["layers"],
+                logical_experts=SHAPE["logical_experts"], curve=settings.curve(rank))
+            self.addCleanup(publisher.close)
+            publisher.publish(LOAD)
+        metrics = self.recipe.metrics
+        eventually(lambda: metrics()("counts_messages_total") >= self.RANKS, "all counts")
+        eventually(lambda: subscriber.poll(0.05) or heard, "a heartbeat")
+        eventually(lambda: self.recipe.get_json("/api/v1/status")["group"], "the group's state")
+        self.assertEqual(metrics().by_label("counts_rejected_total", "reason"), {})
+        self.assertEqual(metrics()("workers"), self.RANKS)
 
 
 if __name__ == "__main__":

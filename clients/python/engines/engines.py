@@ -124,6 +124,7 @@ def main() -> int:
         return table(options)
     files = files_of(options.name, options.version)
     os.environ.setdefault("EPLBD", str(ROOT / "build/release/daemon/eplbd"))
+    os.environ.setdefault("EPLB_LIBRARY", str(ROOT / "build/release/lib/libeplb.so.1"))
     environment = {**os.environ, "PYTHONPATH": f"{CLIENT}:{CLIENT / 'engines'}:{ROOT}/tests/integration"}
     python = python_with_torch()
     told = {**vars(options), "files": str(files)}

@@ -79,7 +79,7 @@ class RankDies:
         run.processes[2].kill()
         failures = lambda: run.daemon.metrics()("apply_failures_total")  # noqa: E731
         self.until(failures, 2 * run.apply_seconds, "the daemon says that it was not applied")
-        history = np.array(run.maps[:]).reshape(len(run.processes), -1)[[0, 1, 3]]
+        history = np.array(run.maps[:-1]).reshape(len(run.processes), -1)[[0, 1, 3]]
         steps = history[:, 0]
         last = steps.min() - np.arange(min(steps.min(), HISTORY // 2))
         runs = history[:, 1 + last % HISTORY]

@@ -6,6 +6,7 @@ The model has dense layers in front and between, as SGLang's tables do.
 
 import inspect
 import os
+import sys
 import types
 
 import numpy as np
@@ -50,7 +51,10 @@ class Stage:
         from sglang.srt.eplb import eplb_manager, expert_distribution, expert_location
         from sglang.srt.eplb.expert_location_updater import ExpertLocationUpdater
 
-        adapter.patch(options.settings, options.version)
+        if options.settings is None:
+            adapter.use_library("incremental")
+        else:
+            adapter.patch(options.settings, options.version)
         config = types.SimpleNamespace(hf_config=None)
         metadata_class = expert_location.ExpertLocationMetadata
         self.metadata = called(metadata_class.init_trivial, settings, config, moe_ep_rank=rank)
@@ -84,6 +88,10 @@ class Stage:
     def held(self):
         """What of the adapter's runs in a step, around SGLang's own."""
         return (self.link, "before"), (self.link.session, "report"), (self.link._tap.tally, "add")
+
+    def policy_calls(self):
+        """The policy in process, which SGLang asks between two passes."""
+        return ((sys.modules["sglang.srt.eplb.eplb_algorithms"], "rebalance_experts"),)
 
     def table(self):
         return self.metadata.physical_to_logical_map.numpy()[self.ids]

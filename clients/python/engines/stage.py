@@ -3,6 +3,7 @@
 
 import importlib
 import logging
+import threading
 import time
 from collections import Counter
 from typing import NamedTuple
@@ -71,7 +72,8 @@ class Holds:
             try:
                 return call(*args, **keys)
             finally:
-                self._of_step += clock() - started
+                if threading.current_thread() is threading.main_thread():
+                    self._of_step += clock() - started
         return timed
 
     def end_step(self):
@@ -85,7 +87,8 @@ def _waiting():
 
 def run_rank(rank, options, rendezvous, make, stop, events, maps):
     """`make` is `module:class`. Puts (rank, (figures, tokens sent, map)) into `events`; `maps` holds, for
-    each rank, its step and what it ran in the last HISTORY steps."""
+    each rank, its step and what it ran in the last HISTORY steps; at its
+    end, how often rank 0's map changed."""
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING, format=f"rank {rank}: %(message)s")
     logging.getLogger("eplbd_client").setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -117,6 +120,8 @@ def run_rank(rank, options, rendezvous, make, stop, events, maps):
         time.sleep(options.pace)
         if holds is None and stage.link is not None:
             holds = Holds(stage.held(), [(stage.link.session._channel, "_wait")])
+        elif holds is None and options.settings is None:
+            holds = Holds(stage.policy_calls(), ())
         started = time.perf_counter()
         stage.step(is_dummy=bool(quiet))
         engine_seconds.append(time.perf_counter() - started)
@@ -128,6 +133,8 @@ def run_rank(rank, options, rendezvous, make, stop, events, maps):
             figures["slots_checked"] += changed.size * options.shape.slots // options.shape.gpus
             figures["slots_wrong"] += stage.wrong(changed)
             figures["bursts"] += figures["steps"] - changed_at > BURST_STEPS
+            if rank == 0:
+                maps[-1] = figures["bursts"]
             changed_at, quiet = figures["steps"], min(quiet, 1)
             last = stage.table().copy()
     figures["slots_checked"] += options.shape.layers * options.shape.slots // options.shape.gpus

@@ -53,7 +53,10 @@ class Stage:
         vllm_stand_ins.install(options.files, groups, rocm=options.rocm)
         from vllm.distributed.eplb import eplb_state
 
-        adapter.patch(options.settings, options.version)
+        if options.settings is None:
+            adapter.use_library("incremental")
+        else:
+            adapter.patch(options.settings, options.version)
         self.parallel = types.SimpleNamespace(
             eplb_config=types.SimpleNamespace(
                 use_async=options.asynchronous, window_size=options.window,
@@ -99,6 +102,10 @@ class Stage:
     def held(self):
         """What of the adapter's runs in a step, around vLLM's own."""
         return (self.link, "before"), (self.link, "after")
+
+    def policy_calls(self):
+        """The policy in process: vLLM asks it in its step where EPLB is synchronous."""
+        return ((self.state.policy, "rebalance_experts"),)
 
     def table(self):
         return self.model_state.physical_to_logical_map.numpy()

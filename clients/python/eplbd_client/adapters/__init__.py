@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the adapters of engines have in common: settings from the environment, and when to act.
 
-An adapter does nothing unless EPLBD_DEPLOYMENT is set, so the package may be installed anywhere.
+An adapter does nothing unless EPLBD_DEPLOYMENT is set, so the package may be installed anywhere; or
+EPLBD_POLICY, which takes no daemon (library.py).
 
     EPLBD_DEPLOYMENT     the deployment's name
     EPLBD_COUNTS         where counts and state go; default tcp://127.0.0.1:15557

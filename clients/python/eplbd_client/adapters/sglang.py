@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from ..placement import Placement, PlacementId
-from . import Settings, files, find_link, missing_name, why_not
+from . import Settings, files, find_link, library, missing_name, why_not
 from .channel import own_group
 from .session import Session
 from .tally import Tally
@@ -57,11 +57,12 @@ def register() -> None:
     """Called by SGLang in every process. Never raises: an engine must start without us."""
     try:
         settings = Settings.from_environment()
-        if settings is None:
-            return
-        import sglang
+        if settings is not None:
+            import sglang
 
-        patch(settings, sglang.__version__)
+            patch(settings, sglang.__version__)
+        elif library.policy_named():
+            use_library(library.policy_named())
     except Exception as problem:
         logger.warning("eplbd: the adapter stays out: %s", problem)
 
@@ -103,6 +104,15 @@ def patch(settings: Settings, version: str) -> None:
     on_forward_pass_end._eplbd = True  # type: ignore[attr-defined]
     manager_class.__init__ = __init__
     manager_class.on_forward_pass_end = on_forward_pass_end
+
+
+def use_library(name: str) -> None:
+    """SGLang goes on by itself, with eplbd's policy `name` in place of its algorithm: no daemon."""
+    algorithms = importlib.import_module(f"{_EPLB}.eplb_algorithms")
+    algorithms.rebalance_experts = library.SglangAlgorithm(
+        name, lambda: _metadata().physical_to_logical_map
+    )
+    logger.info("eplbd: SGLang balances by itself, with the policy %s", name)
 
 
 def tapped() -> Optional[Tap]:

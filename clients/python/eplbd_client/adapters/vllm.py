@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 import torch.distributed as dist
 
 from ..placement import Placement, PlacementId
-from . import Settings, find_link, missing_name, why_not
+from . import Settings, find_link, library, missing_name, why_not
 from .channel import own_group
 from .session import Session
 from .tally import Tally
@@ -54,11 +54,12 @@ def register() -> None:
     """Called by vLLM in every process. Never raises: an engine must start without us."""
     try:
         settings = Settings.from_environment()
-        if settings is None:
-            return
-        import vllm
+        if settings is not None:
+            import vllm
 
-        patch(settings, vllm.__version__)
+            patch(settings, vllm.__version__)
+        elif library.policy_named():
+            use_library(library.policy_named())
     except Exception as problem:
         logger.warning("eplbd: the adapter stays out: %s", problem)
 
@@ -98,6 +99,15 @@ def patch(settings: Settings, version: str) -> None:
         state_class._should_record_current_step = lambda self, log_stats=False: True
 
 
+def use_library(name: str) -> None:
+    """vLLM goes on by itself, with eplbd's policy `name` in place of its own: no daemon."""
+    policy = library.VllmPolicy(name)
+    importlib.import_module(f"{_EPLB}.policy").EPLB_POLICIES["default"] = policy
+    if not missing_name(_EPLB, _WORKER):
+        skip_unchanged(policy)
+    logger.info("eplbd: vLLM balances by itself, with the policy %s", name)
+
+
 class SteeredPolicy:
     """In place of vLLM's policy, which answers as ever where nothing else is agreed on.
 
@@ -133,13 +143,11 @@ class SteeredPolicy:
         if old is None or (self._table is None and not (self._others_only and is_main)):
             return self._own.rebalance_experts(*args, **keys)
         new = self._table.to(old.dtype) if is_main and self._table is not None else old.clone()
-        same = (new == old).all(dim=1)
-        same[-1] = False  # vLLM's step ends the rearrangement with the last one
-        self.unchanged = frozenset(same.nonzero().ravel().tolist())
+        self.unchanged = library.unchanged_layers(new, old)
         return new
 
 
-def skip_unchanged(policy: SteeredPolicy) -> None:
+def skip_unchanged(policy: Union[SteeredPolicy, library.VllmPolicy]) -> None:
     """Lets vLLM's worker go on at once from a layer that stays: each would cost the update a step."""
     worker = importlib.import_module(f"{_EPLB}.async_worker")
     result_class = getattr(worker.AsyncEplbLayerResult, "_eplbd", worker.AsyncEplbLayerResult)
