@@ -52,9 +52,10 @@ struct BalanceRequest {
   // A policy that moves slot by slot keeps to the budget. One that places from scratch knows only
   // the whole of its placement: it proposes that, and who asked refuses what costs too much.
   MoveBudget budget = {};
+  int64_t steps = 0;    // of a search, for all layers; 0: as many as it takes
   double settle = 1.0;  // expected imbalance of a layer from which no more moves are worth it
-  // trigger.min_gain. It says what balance is worth against weights to fetch, so the price of a
-  // move follows it (its square root); 0: moves are free.
+  // trigger.min_gain: what balance is worth against weights to fetch, so the price of a move
+  // follows it; 0: moves are free.
   double min_gain = 0.003;
   // How long an update takes to be applied. Where that is slow there are few, whatever a move
   // costs, so each may spend more.

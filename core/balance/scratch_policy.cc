@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/balance/duplicates.h"
+#include "core/balance/matching.h"
 
 namespace eplbd {
 namespace {
@@ -18,8 +19,9 @@ class Online final : public Balancer {
     const ScratchPlacement placed = policy_->place(topology, loads, request.gpus_down);
     const Placement repaired =
         repair_duplicates(topology, placed.placement, loads, placed.hierarchical);
-    return {keep_slots(topology, request.in_force, repaired),
-            placed.hierarchical ? GroupRule::one_node : GroupRule::none};
+    return {
+        match_gpus(topology, request.in_force, repaired, request.gpus_down, placed.hierarchical),
+        placed.hierarchical ? GroupRule::one_node : GroupRule::none};
   }
 
  private:

@@ -43,7 +43,7 @@ class ScratchPolicy {
 std::unique_ptr<ScratchPolicy> make_scratch_policy(const BalancerOptions& options);
 
 // The same policy where a placement is in force: placed from scratch, without experts twice on a
-// GPU, in the slots that keep most.
+// GPU, on the GPUs and in the slots that keep most (see matching.h).
 std::unique_ptr<Balancer> make_online(std::unique_ptr<ScratchPolicy> policy);
 
 }  // namespace eplbd

@@ -25,6 +25,9 @@ constexpr Duration kLeastSlowCooldown = std::chrono::seconds(1);
 // A search in vain is not repeated at every tick; unless the imbalance grew by what is worth it.
 constexpr Duration kSearchAgain = std::chrono::milliseconds(900);
 
+// Of one search: some 60 ms on 72 GPUs. What a jump leaves undone is for the next one.
+constexpr int64_t kMostSteps = 8000;
+
 // The tighter of a limit (0: none) and what is left of another.
 int64_t tighter(int64_t limit, int64_t left) { return limit == 0 ? left : std::min(limit, left); }
 
@@ -210,6 +213,7 @@ void Rebalancer::solve(Now now, std::span<const double> loads, UpdateReason reas
       .outlook = outlook,
       .gpus_down = gpus_down_,
       .budget = budget,
+      .steps = kMostSteps,
       .settle = options_.trigger.settle,
       .min_gain = options_.trigger.min_gain,
       .apply_seconds = std::min(apply_seconds_, to_seconds(options_.workers.apply_timeout))};

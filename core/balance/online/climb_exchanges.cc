@@ -20,20 +20,12 @@ ExchangeSearch::ExchangeSearch(const LayerState& state)
 void ExchangeSearch::run(int32_t gpu, Candidate& best) {
   mark_slots(gpu, true);
   bound_partners(gpu, best.worth);
-  auto first = partners_.begin();
-  const auto promises_more = [](const Partner& a, const Partner& b) { return a.bound > b.bound; };
-  while (first != partners_.end()) {
-    const auto last = partners_.end() - first > static_cast<ptrdiff_t>(kBlock)
-                          ? first + static_cast<ptrdiff_t>(kBlock)
-                          : partners_.end();
-    if (last != partners_.end()) {
-      std::nth_element(first, last - 1, partners_.end(), promises_more);
-    }
-    try_block(gpu, {first, last}, best);
-    partners_.erase(std::remove_if(last, partners_.end(),
-                                   [&](const Partner& p) { return p.bound <= best.worth; }),
-                    partners_.end());
-    first = last;
+  std::sort(partners_.begin(), partners_.end(), [](const Partner& a, const Partner& b) {
+    return a.bound != b.bound ? a.bound > b.bound : a.gpu < b.gpu;
+  });
+  const Block all(partners_);
+  for (size_t first = 0; first < all.size() && all[first].bound > best.worth; first += kBlock) {
+    try_block(gpu, all.subspan(first, std::min(kBlock, all.size() - first)), best);
   }
   mark_slots(gpu, false);
 }

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -15,25 +17,23 @@ namespace {
 // How much the steady load counts beside the one to plan for: experts that were full together for
 // long are kept apart, and less is undone when a mix comes back.
 constexpr double kSteadyWeight = 0.3;
-// The climb looks further than the price: a small step may open a larger one.
+// What an update must gain to be worth it, trigger.min_gain, is worth so many moves: one for every
+// GPU, since all GPUs fetch at once, in so large a part of the layers.
+constexpr double kUpdateOfLayers = 0.2;
+// A demand above that is the rules' to refuse: what there is to gain is searched all the same.
+constexpr double kMostMinGain = 0.05;
+// The climb looks further than the price: a small step may open a larger one. And not for ever,
+// where moves are free.
 constexpr double kPriceOfAStep = 0.1;
-constexpr double kLeastGainOfAStep = 2e-5;
-// Worth so many moves, a layer is worth more time: to split an expert, to go another way up.
+constexpr double kLeastGainOfAStep = 1e-6;
+// Worth so many moves, better replica counts are a way up of their own.
 constexpr int32_t kMovesOfMuch = 10;
 
-// What a move must gain. The faster loads drift, the shorter a gain lasts; as long as that is not
-// known, what chance does is a hint. Each second that nothing can be decided in, as an update is
-// being applied, is one in which no move is spent: the price of a move falls as they get fewer.
-constexpr double kLeastPrice = 0.0006;
-constexpr double kMostPrice = 0.0076;
-constexpr double kPricePerDrift = 0.56;
-constexpr double kPricePerError = 0.1;
-constexpr double kUsualMinGain = 0.003;
-
-double price_of(double drift, double error, double min_gain, double apply_seconds) {
-  const double price = drift > 0 ? kPricePerDrift * drift : kPricePerError * error;
-  return std::sqrt(min_gain / kUsualMinGain) * std::clamp(price, kLeastPrice, kMostPrice) /
-         (1 + apply_seconds);
+// What a move must gain of its layer's expected peak. Each second that nothing can be decided in,
+// as an update is being applied, is one in which no move is spent: the price falls as they get
+// fewer.
+double price_of(double min_gain, int32_t gpus, double apply_seconds) {
+  return std::min(min_gain, kMostMinGain) / kUpdateOfLayers / gpus / (1 + apply_seconds);
 }
 
 // The steps that one layer would take, in their order.
@@ -51,10 +51,6 @@ struct LayerPath {
 
   double gain(size_t count) const { return count == 0 ? 0 : points[count - 1].gain; }
   int32_t moves(size_t count) const { return count == 0 ? 0 : points[count - 1].moves; }
-  double value(double price) const {  // of all of it
-    return gain(points.size()) - price * moves(points.size());
-  }
-
   // Where going on from `taken` pays most per move, no further than `end`: how far, and what.
   std::pair<size_t, double> best_stretch(size_t end) const {
     std::pair<size_t, double> best{taken, 0};
@@ -77,18 +73,19 @@ class Update {
         map_(request.in_force.map()),
         incoming_(topology_.gpus),
         sharpness_(sharpness(live_gpus(), gpu_error(topology_, request.outlook.error))),
-        price_(price_of(gpu_error(topology_, request.outlook.drift),
-                        gpu_error(topology_, request.outlook.error), request.min_gain,
-                        request.apply_seconds)) {}
+        price_(price_of(request.min_gain, live_gpus(), request.apply_seconds)),
+        least_gain_(std::max(kPriceOfAStep * price_, kLeastGainOfAStep)),
+        steps_left_(request.steps > 0 ? request.steps : std::numeric_limits<int64_t>::max()) {}
 
   Proposal run() {
-    double mean_of_layers = 0;
-    for (int32_t layer = 0; layer < topology_.layers; ++layer) {
-      mean_of_layers += find_path(layer) / topology_.layers;
+    const double mean_of_layers = repair_layers();
+    // Where most is to be had first: the rest is for the next decision, if this one has no time.
+    std::stable_sort(hopes_.begin(), hopes_.end(),
+                     [](const Hope& a, const Hope& b) { return a.gain > b.gain; });
+    for (const Hope& hope : hopes_) {
+      if (steps_left_ > 0) climb(hope.layer);
     }
-    for (LayerPath& path : paths_) {
-      if (mean_of_layers > 0) path.weight /= mean_of_layers;
-    }
+    for (LayerPath& path : paths_) path.weight /= mean_of_layers;
     keep_best_layers();
     take_steps();
     double gain = 0;
@@ -102,6 +99,11 @@ class Update {
   }
 
  private:
+  struct Hope {
+    int32_t layer = 0;
+    double gain = 0;  // at most, in tokens
+  };
+
   int32_t live_gpus() const {
     return topology_.gpus - static_cast<int32_t>(request_.gpus_down.size());
   }
@@ -122,63 +124,55 @@ class Update {
                         layer_of(request_.outlook.steady_loads, layer), kSteadyWeight);
   }
 
-  // What must change in any case goes to the map at once, what would pay is kept as a path.
-  // Returns the layer's mean GPU load.
-  double find_path(int32_t layer) {
-    if (!start(layer)) {
-      throw std::invalid_argument("layer " + std::to_string(layer) +
-                                  ": the GPUs that are up have no place for every expert");
+  // What must change in any case goes to the map at once; layers of which more may pay are noted.
+  // Returns the mean over layers of their mean GPU load.
+  double repair_layers() {
+    double sum = 0;
+    for (int32_t layer = 0; layer < topology_.layers; ++layer) {
+      if (!start(layer)) {
+        throw std::invalid_argument("layer " + std::to_string(layer) +
+                                    ": the GPUs that are up have no place for every expert");
+      }
+      const auto required = climb_.slot_to_expert();
+      count_incoming(row(layer), required);
+      std::copy(required.begin(), required.end(), row(layer).begin());
+      sum += climb_.mean_load();
+      if (climb_.mean_load() <= 0) continue;
+      const double peak = climb_.expected_peak(sharpness_);
+      if (peak <= request_.settle || peak - perfect_peak() < price_) continue;
+      hopes_.push_back({layer, climb_.mean_load() * (peak - perfect_peak())});
     }
-    const auto required = climb_.slot_to_expert();
-    count_incoming(row(layer), required);
-    std::copy(required.begin(), required.end(), row(layer).begin());
-    if (climb_.mean_load() > 0) climb(layer);
-    return climb_.mean_load();
-  }
-
-  // There are two ways up, of which now one, now the other ends higher.
-  void climb(int32_t layer) {
-    const double peak = climb_.expected_peak(sharpness_);
-    // A layer that nothing could improve by the price of one move.
-    if (peak <= request_.settle || peak - perfect_peak() < price_) return;
-    LayerPath path = go_up(layer, peak);
-    if (path.value(price_) > kMovesOfMuch * price_) {
-      start(layer);
-      climb_.harden();
-      LayerPath other = go_up(layer, peak);
-      if (other.value(price_) > path.value(price_)) path = std::move(other);
-    }
-    if (!path.points.empty()) paths_.push_back(std::move(path));
+    return sum / topology_.layers;
   }
 
   // Step by step from where the layer stands, back to where it paid most.
-  LayerPath go_up(int32_t layer, double start) {
+  void climb(int32_t layer) {
+    start(layer);
     LayerPath path{.layer = layer, .weight = climb_.mean_load(), .points = {}};
-    const double least = std::max(kPriceOfAStep * price_, kLeastGainOfAStep);
-    double best_value = 0;
+    const double before = climb_.expected_peak(sharpness_);
+    const double much = kMovesOfMuch * price_;
+    bool recounting = climb_.plan_recount(least_gain_, much) > much;
+    double most = 0;
     size_t best = 0;
     int32_t moves = 0;
-    double peak = start;
-    bool split = false;
-    // As many steps as exchange every slot: a climb ends sooner.
-    while (path.points.size() < static_cast<size_t>(topology_.slots)) {
-      auto step = climb_.improve(least);
-      if (!step && !split && peak - perfect_peak() > kMovesOfMuch * price_) {
-        step = climb_.split_heaviest();
-        split = true;
-      }
+    for (; steps_left_ > 0; --steps_left_) {
+      std::optional<ClimbStep> step;
+      if (recounting) step = climb_.recount();
+      recounting = step.has_value();
+      if (!step) step = climb_.improve(least_gain_);
       if (!step) break;
       moves += step->moves;
-      peak = climb_.expected_peak(sharpness_);
-      path.points.push_back({*step, start - peak, moves});
-      if (const double value = path.value(price_); value > best_value) {
-        best_value = value;
+      const double peak = climb_.expected_peak(sharpness_);
+      path.points.push_back({*step, before - peak, moves});
+      if (const double value = before - peak - price_ * moves; value > most) {
+        most = value;
         best = path.points.size();
       }
       if (peak <= request_.settle) break;
     }
+    --steps_left_;  // A search in vain is one as well.
     path.points.resize(best);
-    return path;
+    if (best > 0) paths_.push_back(std::move(path));
   }
 
   void count_incoming(std::span<const int32_t> before, std::span<const int32_t> after) {
@@ -255,8 +249,11 @@ class Update {
   std::vector<int32_t> map_;
   std::vector<int64_t> incoming_;  // [gpus]
   const double sharpness_;
-  const double price_;  // of a move: drop of a layer's expected peak that it must buy
+  const double price_;       // of a move: drop of a layer's expected peak that it must buy
+  const double least_gain_;  // of a step
+  int64_t steps_left_;
   int64_t moves_ = 0;
+  std::vector<Hope> hopes_;
   std::vector<LayerPath> paths_;
 };
 

@@ -9,7 +9,6 @@ namespace {
 
 constexpr int kMostDoublings = 1;
 constexpr double kNoChange = 1e-9;  // of the sum of powers: rounding
-constexpr float kAnyHarm = -1e29F;  // less than a change does that is allowed
 
 int32_t fullest_gpu(const LayerState& state) {
   const auto end = state.term.begin() + state.topology.gpus;
@@ -29,7 +28,10 @@ double slope_of(const LayerState& state) {
 }  // namespace
 
 LayerClimb::LayerClimb(const Topology& topology, std::span<const int32_t> gpus_down, bool grouped)
-    : state_(topology, gpus_down, grouped), exchanges_(state_), turnovers_(state_) {}
+    : state_(topology, gpus_down, grouped),
+      exchanges_(state_),
+      turnovers_(state_),
+      recounts_(state_, turnovers_) {}
 
 bool LayerClimb::start(std::span<const int32_t> slot_to_expert, std::span<const double> loads,
                        std::span<const double> steady, double steady_weight) {
@@ -40,7 +42,7 @@ bool LayerClimb::start(std::span<const int32_t> slot_to_expert, std::span<const 
 
 bool LayerClimb::start(std::span<const int32_t> slot_to_expert,
                        std::span<const WeighedLoad> loads) {
-  climbing_ = false;
+  climbing_ = recounted_ = false;
   state_.start(slot_to_expert, loads);
   return repair();
 }
@@ -66,38 +68,26 @@ std::optional<ClimbStep> LayerClimb::improve(double least_gain) {
       return step;
     }
     // A softer maximum sees further, a harder one ends closer.
-    if (state_.doublings == kMostDoublings) return std::nullopt;
-    state_.raise_to(state_.doublings + 1);
-  }
-}
-
-void LayerClimb::harden() {
-  state_.raise_to(kMostDoublings);
-  climbing_ = true;
-}
-
-std::optional<ClimbStep> LayerClimb::split_heaviest() {
-  state_.raise_to(0);
-  const int32_t gpu = fullest_gpu(state_);
-  int32_t heaviest = kNoExpert;
-  float most = 0;
-  for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
-    float relief = 0;
-    for (const auto& lane : state_.lanes) {
-      relief += lane.weight * lane.share[slot] * state_.fall[slot];
+    if (recounted_) {
+      recounted_ = false;
+    } else if (state_.doublings < kMostDoublings) {
+      state_.raise_to(state_.doublings + 1);
+    } else {
+      return std::nullopt;
     }
-    if (relief <= most) continue;
-    most = relief;
-    heaviest = state_.row[slot];
   }
-  if (heaviest == kNoExpert) return std::nullopt;
-  Candidate least_harm;
-  least_harm.worth = kAnyHarm;
-  turnovers_.spare_for(gpu, heaviest, least_harm);
-  if (least_harm.step.count == 0) return std::nullopt;
-  state_.pinned = heaviest;
-  state_.put(std::span(least_harm.step.changes, least_harm.step.count));
-  return least_harm.step;
+}
+
+double LayerClimb::plan_recount(double least_gain, double worth) {
+  return recounts_.plan(static_cast<float>(least_gain), static_cast<float>(worth));
+}
+
+std::optional<ClimbStep> LayerClimb::recount() {
+  if (!recounted_) state_.raise_to(0);
+  recounted_ = climbing_ = true;
+  const auto step = recounts_.next();
+  if (step) state_.put(std::span(step->changes, step->count));
+  return step;
 }
 
 ClimbStep LayerClimb::best_step(double least_gain) {
@@ -106,6 +96,10 @@ ClimbStep LayerClimb::best_step(double least_gain) {
   if (slope <= 0) return best.step;
   best.worth = static_cast<float>(std::max(least_gain / slope, kNoChange));
   const int32_t gpu = fullest_gpu(state_);
+  if (recounted_) {
+    exchanges_.run(gpu, best);
+    return best.step;
+  }
   // Turnovers first: they cost one move, and what they are worth most exchanges need not reach for.
   turnovers_.spares_of(gpu, best);
   exchanges_.run(gpu, best);

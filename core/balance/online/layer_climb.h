@@ -12,6 +12,7 @@
 #include <span>
 
 #include "core/balance/online/climb_exchanges.h"
+#include "core/balance/online/climb_recounts.h"
 #include "core/balance/online/climb_turnovers.h"
 #include "core/balance/online/layer_state.h"
 #include "core/model/topology.h"
@@ -43,14 +44,12 @@ class LayerClimb {
   // `least_gain` per move (of the soft maximum, in mean GPU loads).
   std::optional<ClimbStep> improve(double least_gain);
 
-  // improve() goes by a soft maximum first, then by a harder one; after this by the harder one
-  // alone.
-  void harden();
-
-  // The way out where improve() ends because no single change gains: one more replica for the
-  // expert that relieves the fullest GPU most by it, and keeps it. It makes its new GPU too full;
-  // improve() then makes room. Already carried out; nothing where there is no replica to spare.
-  std::optional<ClimbStep> split_heaviest();
+  // The way out where replica counts are what keeps GPUs full: plan_recount() says by how much
+  // others could lower the fullest GPU, in mean GPU loads; recount() carries out one change of that
+  // plan, nothing when it is done. Only exchanges follow, which make even what the plan counted on,
+  // until there is none; then improve() goes on as ever.
+  double plan_recount(double least_gain, double worth);
+  std::optional<ClimbStep> recount();
 
  private:
   ClimbStep best_step(double least_gain);
@@ -63,7 +62,9 @@ class LayerClimb {
   LayerState state_;
   ExchangeSearch exchanges_;
   TurnoverSearch turnovers_;
+  RecountSearch recounts_;
   bool climbing_ = false;
+  bool recounted_ = false;
 };
 
 }  // namespace eplbd
