@@ -7,37 +7,12 @@
 #include <set>
 
 #include "config/address.h"
+#include "config/key_reader.h"
+#include "config/keys.h"
 #include "config/yaml_scalar.h"
-#include "config/yaml_section.h"
 
 namespace eplbd {
 namespace {
-
-constexpr size_t kMaxNameBytes = 128;
-constexpr size_t kMaxSocketPathBytes = 107;  // sockaddr_un
-constexpr Range<int64_t> kCount{0, std::numeric_limits<int64_t>::max()};
-
-void check_name(Section& in, const std::string& name, const std::string& value, size_t least) {
-  if (value.size() < least || value.size() > kMaxNameBytes) {
-    in.problem(name, "must have " + std::to_string(least) + " to " + std::to_string(kMaxNameBytes) +
-                         " bytes, has " + std::to_string(value.size()));
-  }
-}
-
-void check_path(Section& in, const std::string& name, const std::string& value, size_t most) {
-  if (value.size() > most) {
-    in.problem(name, "must have at most " + std::to_string(most) + " bytes, has " +
-                         std::to_string(value.size()));
-  }
-}
-
-void read_deployment(Section& top, std::string& deployment, Require require) {
-  if (top.read("deployment", deployment)) {
-    check_name(top, "deployment", deployment, 1);
-  } else if (!top.has("deployment") && require == Require::everything) {
-    top.problem("deployment", "is required: what workers name as their topic");
-  }
-}
 
 // The key that a sentence about the topology names first.
 std::string topology_key(const std::string& sentence) {
@@ -54,204 +29,103 @@ std::string topology_key(const std::string& sentence) {
   return first;
 }
 
-void read_topology(Section& top, Topology& topology, Require require) {
-  const bool stands = top.has("topology");
-  Section in = top.section("topology");
-  bool complete = true;
-  const auto required = [&](const char* name, int32_t& out) {
-    if (in.read(name, out, 1)) return;
-    complete = false;
-    if (stands && in.readable() && !in.has(name) && require == Require::everything) {
-      in.problem(name, "is required");
-    }
-  };
-  required("layers", topology.layers);
-  required("logical_experts", topology.logical_experts);
-  required("slots", topology.slots);
-  required("gpus", topology.gpus);
-  for (const auto& [name, out] :
-       {std::pair{"nodes", &topology.nodes}, {"groups", &topology.groups}}) {
-    if (in.has(name)) complete = in.read(name, *out, 1) && complete;
-  }
-  if (in.has("layer_ids")) complete = in.read("layer_ids", topology.layer_ids) && complete;
-  if (in.has("gpu_speeds")) complete = in.read("gpu_speeds", topology.gpu_speeds) && complete;
-  if (!stands && require == Require::everything) {
-    top.problem("topology", "is required: layers, logical_experts, slots, gpus, nodes, groups");
-  }
-  if (!complete) return;
+void check_topology(Findings& in, const Topology& topology) {
+  if (!in.sound("topology")) return;
   const std::vector<std::string> problems = topology.problems();
-  for (const std::string& problem : problems) in.problem(topology_key(problem), problem);
+  for (const std::string& problem : problems) {
+    in.problem("topology." + topology_key(problem), problem);
+  }
   if (problems.empty() && topology.logical_experts % topology.groups != 0) {
-    in.problem("groups",
+    in.problem("topology.groups",
                "groups " + std::to_string(topology.groups) + " must divide logical_experts " +
                    std::to_string(topology.logical_experts) + ": every group has as many experts");
   }
 }
 
-void read_bind(Section& in, std::vector<std::string>& addresses, bool remote_allowed) {
-  const auto items = in.read("bind", addresses);
-  if (addresses.empty()) in.problem("bind", "must list at least one address");
-  for (const ListItem& item : items) {
-    const AddressCheck check = check_zmq_address(item.text);
+void check_bind(Findings& in, const std::string& section, const BindOptions& socket,
+                bool remote_allowed) {
+  const std::string key = section + ".bind";
+  if (socket.bind.empty() && in.sound(key)) in.problem(key, "must list at least one address");
+  for (size_t i = 0; i < socket.bind.size(); ++i) {
+    const std::string& address = socket.bind[i];
+    if (!in.sound(item_key(key, i))) continue;
+    const AddressCheck check = check_zmq_address(address);
     if (check.problem) {
-      in.problem(item, *check.problem + ", is " + quoted(item.text));
+      in.problem(item_key(key, i), *check.problem + ", is " + quoted(address));
     } else if (!check.loopback && !remote_allowed) {
-      in.problem(item, quoted(item.text) +
-                           " is not loopback: set security.curve_secret_key, or "
-                           "security.allow_plaintext_remote: true on a network you trust");
+      in.problem(item_key(key, i), quoted(address) +
+                                       " is not loopback: set security.curve_secret_key, or "
+                                       "security.allow_plaintext_remote: true on a network you "
+                                       "trust");
     }
   }
 }
 
 // Two sockets on one address: the second would fail to bind, or steal the first one's peers.
-void check_distinct(Section& top, const Config& config) {
+void check_distinct(Findings& in, const Config& config) {
   std::set<std::string> taken;
-  const auto take = [&](const char* section, const std::string& address) {
+  const auto take = [&](const std::string& key, const std::string& address) {
     if (address.ends_with(":0") || address.ends_with(":*")) return;
-    if (!taken.insert(address).second) top.problem(section, quoted(address) + " stands twice");
+    if (!taken.insert(address).second) in.problem(key, quoted(address) + " stands twice");
   };
-  for (const std::string& address : config.endpoints.counts_bind) take("endpoints", address);
-  for (const std::string& address : config.endpoints.placements_bind) take("endpoints", address);
-  take("http", "tcp://" + config.http.listen);
+  const auto take_all = [&](const std::string& key, const BindOptions& socket) {
+    for (size_t i = 0; i < socket.bind.size(); ++i) take(item_key(key, i), socket.bind[i]);
+  };
+  take_all("endpoints.counts.bind", config.endpoints.counts);
+  take_all("endpoints.placements.bind", config.endpoints.placements);
+  take("http.listen", "tcp://" + config.http.listen);
 }
 
-void read_security(Section& top, SecurityOptions& security) {
-  Section in = top.section("security");
-  in.read("curve_secret_key", security.curve_secret_key);
-  in.read("authorized_keys", security.authorized_keys);
-  in.read("allow_plaintext_remote", security.allow_plaintext_remote);
+void check_security(Findings& in, const SecurityOptions& security) {
   if (!security.authorized_keys.empty() && security.curve_secret_key.empty()) {
-    in.problem("authorized_keys", "is " + quoted(security.authorized_keys) +
-                                      ", but security.curve_secret_key is \"\": without it "
-                                      "there is no CURVE and nobody's key is asked for");
+    in.problem("security.authorized_keys",
+               "is " + quoted(security.authorized_keys) +
+                   ", but security.curve_secret_key is \"\": without it there is no CURVE and "
+                   "nobody's key is asked for");
   }
 }
 
-void read_endpoints(Section& top, Config& config) {
-  const bool remote_allowed =
-      !config.security.curve_secret_key.empty() || config.security.allow_plaintext_remote;
-  {
-    Section in = top.section("endpoints");
-    Section counts = in.section("counts");
-    read_bind(counts, config.endpoints.counts_bind, remote_allowed);
-    Section placements = in.section("placements");
-    read_bind(placements, config.endpoints.placements_bind, remote_allowed);
-  }
-}
-
-void read_http(Section& top, HttpOptions& http) {
-  Section in = top.section("http");
-  in.read("listen", http.listen);
-  in.read("allow_remote", http.allow_remote);
+void check_http(Findings& in, const HttpOptions& http) {
   const AddressCheck check = check_http_address(http.listen);
   if (check.problem) {
-    in.problem("listen", *check.problem + ", is " + quoted(http.listen));
+    in.problem("http.listen", *check.problem + ", is " + quoted(http.listen));
   } else if (!check.loopback && !http.allow_remote) {
-    in.problem("listen", quoted(http.listen) +
-                             " is not loopback: set http.allow_remote: true to let others read "
-                             "metrics and placements");
+    in.problem("http.listen", quoted(http.listen) +
+                                  " is not loopback: set http.allow_remote: true to let others "
+                                  "read metrics and placements");
   }
 }
 
-void read_paths(Section& top, Config& config) {
-  Section control = top.section("control");
-  control.read("socket", config.control_socket);
-  check_path(control, "socket", config.control_socket, kMaxSocketPathBytes);
-  Section state = top.section("state");
-  state.read("directory", config.state_directory);
+void check_trigger(Findings& in, const TriggerOptions& trigger) {
+  if (!in.sound("trigger.imbalance") || !in.sound("trigger.settle")) return;
+  if (trigger.imbalance > trigger.settle) return;
+  in.problem(in.given("trigger.imbalance") ? "trigger.imbalance" : "trigger.settle",
+             "trigger.imbalance " + number_text(trigger.imbalance) +
+                 " must be above trigger.settle " + number_text(trigger.settle));
 }
 
-void read_window(Section& top, WindowOptions& window) {
-  Section in = top.section("window");
-  in.read("half_life", window.half_life, "auto");
-}
-
-void read_trigger(Section& top, TriggerOptions& trigger) {
-  Section in = top.section("trigger");
-  bool comparable = true;
-  const auto ratio = [&](const char* name, double& out) {
-    if (in.has(name) && !in.read(name, out, {1.0})) comparable = false;
-  };
-  ratio("imbalance", trigger.imbalance);
-  ratio("settle", trigger.settle);
-  in.read("interval", trigger.interval);
-  in.read("cooldown", trigger.cooldown, {.min = Duration{0}});
-  in.read("min_tokens", trigger.min_tokens, kCount);
-  in.read("min_tokens_per_gpu_step", trigger.min_tokens_per_gpu_step, kCount);
-  in.read("min_gain", trigger.min_gain, {0.0});
-  if (comparable && !(trigger.imbalance > trigger.settle)) {
-    in.problem(in.has("imbalance") ? "imbalance" : "settle",
-               "trigger.imbalance " + number_text(trigger.imbalance) +
-                   " must be above trigger.settle " + number_text(trigger.settle));
-  }
-}
-
-void read_limits(Section& top, LimitOptions& limits) {
-  Section in = top.section("limits");
-  in.read("updates_per_hour", limits.updates_per_hour, kCount);
-  in.read("moves_per_hour", limits.moves_per_hour, kCount);
-  in.read("max_moves", limits.max_moves, kCount);
-  in.read("max_moves_per_gpu", limits.max_moves_per_gpu, kCount);
-  in.read("max_layers", limits.max_layers, kCount);
-  in.read("sources", limits.sources, kCount);
-}
-
-void read_balancer(Section& top, const Topology& topology, BalancerOptions& balancer) {
-  Section in = top.section("balancer");
-  in.read_choice("policy", balancer.policy,
-                 {Policy::incremental, Policy::joint, Policy::deepseek, Policy::evolved});
-  in.read_choice("hierarchical", balancer.hierarchical,
-                 {Hierarchical::automatic, Hierarchical::yes, Hierarchical::no});
-  in.read("seed", balancer.seed);
-  if (balancer.hierarchical == Hierarchical::yes && topology.problems().empty() &&
+void check_hierarchical(Findings& in, const Topology& topology, Hierarchical hierarchical) {
+  if (hierarchical == Hierarchical::yes && topology.problems().empty() &&
       !topology.divides_hierarchically()) {
-    in.problem("hierarchical",
+    in.problem("balancer.hierarchical",
                "is true, but the topology cannot keep groups on nodes: nodes must divide groups "
                "and slots, and groups logical_experts");
   }
 }
 
-void read_workers(Section& top, WorkerOptions& workers) {
-  Section in = top.section("workers");
-  if (in.read("engine", workers.engine)) check_name(in, "engine", workers.engine, 0);
-  in.read("timeout", workers.timeout);
-  in.read("apply_timeout", workers.apply_timeout);
-}
-
-void read_log(Section& top, LogOptions& log) {
-  Section in = top.section("log");
-  in.read_choice("level", log.level,
-                 {LogLevel::debug, LogLevel::info, LogLevel::warning, LogLevel::error});
-  in.read_choice("format", log.format, {LogFormat::text, LogFormat::json});
-}
-
-void read_ha(Section& top, HaOptions& ha) {
-  Section in = top.section("ha");
-  in.read("etcd", ha.etcd);
-  if (!ha.etcd.empty()) in.problem("etcd", "this version has no standby: remove it");
-  if (in.read("prefix", ha.prefix)) check_name(in, "prefix", ha.prefix, 1);
-  in.read("ttl", ha.ttl, {std::chrono::seconds(2), std::chrono::seconds(60)});
-}
-
-Config read_all(Section& top, Require require) {
-  Config config;
-  read_deployment(top, config.deployment, require);
-  read_topology(top, config.topology, require);
-  read_security(top, config.security);  // before endpoints, whose addresses it may open
-  read_endpoints(top, config);
-  read_http(top, config.http);
-  check_distinct(top, config);
-  read_paths(top, config);
-  RebalancerOptions& rebalancer = config.rebalancer;
-  top.read_choice("mode", rebalancer.mode, {Mode::observe, Mode::shadow, Mode::active});
-  read_window(top, rebalancer.window);
-  read_trigger(top, rebalancer.trigger);
-  read_limits(top, rebalancer.limits);
-  read_balancer(top, config.topology, rebalancer.balancer);
-  read_workers(top, rebalancer.workers);
-  read_log(top, config.log);
-  read_ha(top, config.ha);
-  return config;
+// What no key shows alone.
+void check_together(Findings& in, const Config& config) {
+  const SecurityOptions& security = config.security;
+  const bool remote_allowed = !security.curve_secret_key.empty() || security.allow_plaintext_remote;
+  check_topology(in, config.topology);
+  check_security(in, security);
+  check_bind(in, "endpoints.counts", config.endpoints.counts, remote_allowed);
+  check_bind(in, "endpoints.placements", config.endpoints.placements, remote_allowed);
+  check_http(in, config.http);
+  check_distinct(in, config);
+  check_trigger(in, config.rebalancer.trigger);
+  check_hierarchical(in, config.topology, config.rebalancer.balancer.hierarchical);
+  if (!config.ha.etcd.empty()) in.problem("ha.etcd", "this version has no standby: remove it");
 }
 
 std::string error_text(std::string_view file, const std::vector<ConfigProblem>& problems) {
@@ -273,13 +147,14 @@ Config parse_config(std::string_view text, std::string_view file, Require requir
   std::vector<ConfigProblem> unreadable;
   const YamlNodePtr root = parse_yaml(text, unreadable);
   if (!root) throw ConfigError(file, std::move(unreadable));
-  ConfigReader reader;
+  Findings found;
   Config config;
   {
-    Section top(reader, root.get(), "", 1);
-    config = read_all(top, require);
+    KeyReader reader(found, *root, require == Require::everything);
+    visit(config, reader);
   }
-  std::vector<ConfigProblem> problems = reader.finish();
+  check_together(found, config);
+  std::vector<ConfigProblem> problems = found.finish();
   if (!problems.empty()) throw ConfigError(file, std::move(problems));
   return config;
 }

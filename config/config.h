@@ -3,32 +3,51 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <optional>
+#include <array>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/decide/rebalancer.h"
+#include "core/model/names.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
 
 namespace eplbd {
 
+constexpr auto names(Hierarchical) {
+  return std::to_array<std::string_view>({"auto", "true", "false"});
+}
+
+struct BindOptions {
+  std::vector<std::string> bind;  // ZeroMQ addresses
+};
+
 struct EndpointOptions {
-  std::vector<std::string> counts_bind = {"tcp://127.0.0.1:15557"};  // ZeroMQ addresses
-  std::vector<std::string> placements_bind = {"tcp://127.0.0.1:15657"};
-  bool operator==(const EndpointOptions&) const = default;
+  BindOptions counts = {{"tcp://127.0.0.1:15557"}};
+  BindOptions placements = {{"tcp://127.0.0.1:15657"}};
 };
 
 struct HttpOptions {
   std::string listen = "127.0.0.1:9877";  // HOST:PORT, [::1]:PORT; port 0: any free one
   bool allow_remote = false;
-  bool operator==(const HttpOptions&) const = default;
+};
+
+struct ControlOptions {
+  std::string socket;  // empty: control.sock in $RUNTIME_DIRECTORY, else the state directory
+};
+
+struct StateOptions {
+  std::string directory;  // empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/eplbd/DEPLOYMENT
 };
 
 enum class LogLevel { debug, info, warning, error };
+constexpr auto names(LogLevel) {
+  return std::to_array<std::string_view>({"debug", "info", "warning", "error"});
+}
 enum class LogFormat { text, json };
+constexpr auto names(LogFormat) { return std::to_array<std::string_view>({"text", "json"}); }
 
 struct LogOptions {
   LogLevel level = LogLevel::info;
@@ -39,14 +58,12 @@ struct HaOptions {
   std::vector<std::string> etcd;
   std::string prefix = "/eplbd";
   Duration ttl = std::chrono::seconds(3);
-  bool operator==(const HaOptions&) const = default;
 };
 
 struct SecurityOptions {
   std::string curve_secret_key;  // a file
   std::string authorized_keys;   // a folder
   bool allow_plaintext_remote = false;
-  bool operator==(const SecurityOptions&) const = default;
 };
 
 struct Config {
@@ -54,19 +71,13 @@ struct Config {
   Topology topology;
   EndpointOptions endpoints;
   HttpOptions http;
-  std::string
-      control_socket;  // empty: control.sock in $RUNTIME_DIRECTORY, else the state directory
-  std::string state_directory;   // empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/eplbd/DEPLOYMENT
+  ControlOptions control;
+  StateOptions state;
   RebalancerOptions rebalancer;  // mode, window, trigger, limits, balancer, workers
   LogOptions log;
   HaOptions ha;
   SecurityOptions security;
 };
-
-// As the file writes them: info, text, auto.
-std::string_view to_string(LogLevel level);
-std::string_view to_string(LogFormat format);
-std::string_view to_string(Hierarchical hierarchical);
 
 struct ConfigProblem {
   int line = 1;         // a missing key has its section's
@@ -96,7 +107,10 @@ Config read_config(const std::string& file, Require require = Require::everythin
 // The whole configuration in force as YAML, defaults written out; parses to the same Config.
 std::string print_config(const Config& config);
 
-// Keys outside of what a reload may change that differ, as key names; empty: a reload is fine.
+// Its JSON Schema (2020-12), for editors: types, ranges, defaults, and what each key means.
+std::string config_schema();
+
+// Keys outside of what a reload may change that differ; empty: a reload is fine.
 std::vector<std::string> unreloadable_changes(const Config& running, const Config& next);
 
 }  // namespace eplbd

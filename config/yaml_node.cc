@@ -12,6 +12,8 @@
 #include <map>
 #include <sstream>
 
+#include "core/model/utf8.h"
+
 namespace eplbd {
 namespace {
 
@@ -129,11 +131,10 @@ void find_tab(std::string_view text) {
 
 std::shared_ptr<YamlNode> build_tree(std::string_view text) {
   if (text.size() > kMaxConfigBytes) throw Unreadable{1, "over 1 MiB: not a configuration file"};
-  if (const Utf8Check check = check_utf8(text); !check.ok) {
+  if (const size_t offset = find_unprintable(text, "\t\r\n"); offset < text.size()) {
     char byte[8];
-    std::snprintf(byte, sizeof byte, "0x%02x", static_cast<unsigned char>(text[check.offset]));
-    throw Unreadable{line_at(text, check.offset),
-                     std::string("the byte ") + byte + " is not UTF-8 text"};
+    std::snprintf(byte, sizeof byte, "0x%02x", static_cast<unsigned char>(text[offset]));
+    throw Unreadable{line_at(text, offset), std::string("the byte ") + byte + " is not UTF-8 text"};
   }
   find_tab(text);
   // The end is marked: yaml-cpp takes the end of the text for the end of an open quote.
@@ -166,33 +167,6 @@ YamlNodePtr parse_yaml(std::string_view text, std::vector<ConfigProblem>& proble
     problems.push_back({std::max(e.mark.line, 0) + 1, "yaml", e.msg});
   }
   return nullptr;
-}
-
-Utf8Check check_utf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const auto byte = [&](size_t k) {
-      return k < text.size() ? static_cast<unsigned char>(text[k]) : 0u;
-    };
-    const unsigned lead = byte(i);
-    const size_t length = lead < 0x80   ? 1
-                          : lead < 0xc2 ? 0
-                          : lead < 0xe0 ? 2
-                          : lead < 0xf0 ? 3
-                          : lead < 0xf5 ? 4
-                                        : 0;
-    bool ok = length != 0;
-    for (size_t k = 1; k < length; ++k) ok = ok && (byte(i + k) & 0xc0) == 0x80;
-    // Overlong forms, surrogates, above U+10FFFF; control characters.
-    if (lead == 0xe0) ok = ok && byte(i + 1) >= 0xa0;
-    if (lead == 0xed) ok = ok && byte(i + 1) < 0xa0;
-    if (lead == 0xf0) ok = ok && byte(i + 1) >= 0x90;
-    if (lead == 0xf4) ok = ok && byte(i + 1) < 0x90;
-    if (lead < 0x20 || lead == 0x7f) ok = lead == '\t' || lead == '\n' || lead == '\r';
-    if (lead == 0xc2) ok = ok && byte(i + 1) >= 0xa0;  // U+0080..U+009F
-    if (!ok) return {false, i};
-    i += length;
-  }
-  return {};
 }
 
 std::string quoted(std::string_view text) {

@@ -33,14 +33,6 @@ inline constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 // and nothing returned. An empty text is an empty map.
 YamlNodePtr parse_yaml(std::string_view text, std::vector<ConfigProblem>& problems);
 
-// Whether `text` is well-formed UTF-8 without control characters but tab, CR, LF; and if not, the
-// byte that is wrong.
-struct Utf8Check {
-  bool ok = true;
-  size_t offset = 0;
-};
-Utf8Check check_utf8(std::string_view text);
-
 // `text` in double quotes as YAML reads it back: on one line, nothing that moves a terminal.
 std::string quoted(std::string_view text);
 

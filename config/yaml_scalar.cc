@@ -3,21 +3,13 @@
 
 #include <charconv>
 #include <cmath>
-#include <string_view>
+#include <limits>
+
+#include "config/duration.h"
+#include "core/model/utf8.h"
 
 namespace eplbd {
 namespace {
-
-struct Unit {
-  std::string_view name;
-  int64_t milliseconds;
-};
-// Longest first, so that the largest unit without a fraction is found first.
-constexpr Unit kUnits[] = {
-    {"d", 86'400'000}, {"h", 3'600'000}, {"m", 60'000}, {"s", 1'000}, {"ms", 1}};
-
-// Far above every range that a key has, and far below an overflow of nanoseconds.
-constexpr double kMaxMilliseconds = 1e12;
 
 Wrong wrong(const std::string& expected, const YamlNode& node) {
   return "must be " + expected + ", " + describe(node);
@@ -40,20 +32,34 @@ std::errc from_text(std::string_view text, T& out) {
   return end == text.data() + text.size() ? std::errc{} : std::errc::invalid_argument;
 }
 
-template <typename T>
-Wrong parse_whole(const YamlNode& node, T& out) {
+std::string text_of(int64_t value) { return std::to_string(value); }
+std::string text_of(uint64_t value) { return std::to_string(value); }
+std::string text_of(double value) { return number_text(value); }
+std::string text_of(Duration value) { return duration_text(value); }
+
+template <typename T, typename B>
+Wrong check_bounds(T value, const B& bounds) {
+  if (value < T{bounds.min})
+    return "must be at least " + text_of(T{bounds.min}) + ", is " + text_of(value);
+  if (value > T{bounds.max})
+    return "must be at most " + text_of(T{bounds.max}) + ", is " + text_of(value);
+  return {};
+}
+
+// `Wide`: what the text is read as, so that a number beyond T is told its limit.
+template <typename Wide, typename T>
+Wrong parse_whole(const YamlNode& node, T& out, const Bounds<T>& bounds) {
   if (!is_plain_scalar(node)) return wrong("a whole number", node);
-  if (has_leading_zero(node.text)) {
-    return wrong("a whole number without leading zeros", node);
-  }
-  T value{};
+  if (has_leading_zero(node.text)) return wrong("a whole number without leading zeros", node);
+  Wide value{};
   const std::errc error = from_text(node.text, value);
   if (error == std::errc::result_out_of_range) return wrong("a smaller number", node);
   if (error != std::errc{}) {
     const bool negative = std::is_unsigned_v<T> && node.text.starts_with('-');
     return wrong(negative ? "at least 0" : "a whole number", node);
   }
-  out = value;
+  if (Wrong outside = check_bounds(value, bounds)) return outside;
+  out = static_cast<T>(value);
   return {};
 }
 
@@ -77,24 +83,29 @@ std::string describe(const YamlNode& node) {
     while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
     text = text.substr(0, end) + "...";
   }
-  if (node.plain && check_utf8(text).ok) return "is " + text;
+  if (node.plain && find_unprintable(text, "\t\r\n") == text.size()) return "is " + text;
   return "is the text " + quoted(text);
 }
 
-Wrong parse_text(const YamlNode& node, std::string& out) {
+Wrong parse(const YamlNode& node, std::string& out, Bounds<std::string> bounds) {
   if (node.kind == YamlNode::Kind::nothing) {
     return "has no value: write \"\" for none, or leave the line out for the default";
   }
   if (node.kind != YamlNode::Kind::scalar) return wrong("text", node);
-  const bool control = node.text.find_first_of("\t\r\n") != std::string::npos;
-  if (control || !check_utf8(node.text).ok) {
+  if (!is_printable_utf8(node.text)) {
     return wrong("one line of UTF-8 without control characters", node);
+  }
+  const size_t size = node.text.size();
+  if (size < bounds.min || size > bounds.max) {
+    const std::string least = bounds.min == 0 ? "at most " : std::to_string(bounds.min) + " to ";
+    return "must have " + least + std::to_string(bounds.max) + " bytes, has " +
+           std::to_string(size);
   }
   out = node.text;
   return {};
 }
 
-Wrong parse_boolean(const YamlNode& node, bool& out) {
+Wrong parse(const YamlNode& node, bool& out, Bounds<bool>) {
   if (!is_plain_scalar(node) || (node.text != "true" && node.text != "false")) {
     return wrong("true or false", node);
   }
@@ -102,49 +113,56 @@ Wrong parse_boolean(const YamlNode& node, bool& out) {
   return {};
 }
 
-Wrong parse_integer(const YamlNode& node, int64_t& out) { return parse_whole(node, out); }
+Wrong parse(const YamlNode& node, int32_t& out, Bounds<int32_t> bounds) {
+  return parse_whole<int64_t>(node, out, bounds);
+}
 
-Wrong parse_unsigned(const YamlNode& node, uint64_t& out) { return parse_whole(node, out); }
+Wrong parse(const YamlNode& node, int64_t& out, Bounds<int64_t> bounds) {
+  return parse_whole<int64_t>(node, out, bounds);
+}
 
-Wrong parse_number(const YamlNode& node, double& out) {
+Wrong parse(const YamlNode& node, uint64_t& out, Bounds<uint64_t> bounds) {
+  return parse_whole<uint64_t>(node, out, bounds);
+}
+
+Wrong parse(const YamlNode& node, double& out, Bounds<double> bounds) {
   if (!is_plain_scalar(node)) return wrong("a number", node);
   if (has_leading_zero(node.text)) return wrong("a number without leading zeros", node);
   double value = 0;
   const std::errc error = from_text(node.text, value);
   // from_chars takes "nan" and "inf" for numbers; ".nan" is not even one for it.
   if (error != std::errc{} || !std::isfinite(value)) return wrong("a finite number", node);
+  if (Wrong outside = check_bounds(value, bounds)) return outside;
   out = value;
   return {};
 }
 
-Wrong parse_duration(const YamlNode& node, Duration& out) {
-  constexpr const char* kExpected = "a duration with its unit (100ms, 30s, 5m, 2h, 1d)";
-  if (node.kind != YamlNode::Kind::scalar) return wrong(kExpected, node);
-  const std::string_view text = node.text;
-  const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
-  double count = 0;
-  if (from_text(text.substr(0, digits), count) != std::errc{}) return wrong(kExpected, node);
-  for (const Unit& unit : kUnits) {
-    if (text.substr(digits) != unit.name) continue;
-    const double milliseconds = count * static_cast<double>(unit.milliseconds);
-    if (milliseconds > kMaxMilliseconds) return wrong("a shorter duration", node);
-    if (milliseconds != std::floor(milliseconds)) return wrong("whole milliseconds", node);
-    out = std::chrono::milliseconds(static_cast<int64_t>(milliseconds));
-    return {};
-  }
-  return wrong(kExpected, node);
+Wrong parse(const YamlNode& node, Duration& out, Bounds<Duration> bounds) {
+  Duration value{};
+  std::string_view text;
+  if (node.kind == YamlNode::Kind::scalar) text = node.text;
+  if (const auto expected = parse_duration(text, value)) return *expected + ", " + describe(node);
+  if (Wrong outside = check_bounds(value, bounds)) return outside;
+  out = value;
+  return {};
 }
 
-std::string duration_text(Duration duration) {
-  const int64_t milliseconds =
-      std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
-  if (milliseconds == 0) return "0s";
-  for (const Unit& unit : kUnits) {
-    if (milliseconds % unit.milliseconds == 0) {
-      return std::to_string(milliseconds / unit.milliseconds) + std::string(unit.name);
+Wrong parse(const YamlNode& node, std::optional<Duration>& out, Bounds<Duration> bounds) {
+  out.reset();
+  if (node.kind == YamlNode::Kind::scalar && node.text == kAutomatic) return {};
+  return parse(node, out.emplace(), bounds);
+}
+
+Wrong parse_name(const YamlNode& node, std::span<const std::string_view> names, size_t& index) {
+  std::string expected;
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (node.kind == YamlNode::Kind::scalar && node.text == names[i]) {
+      index = i;
+      return {};
     }
+    expected += (i == 0 ? "" : i + 1 == names.size() ? " or " : ", ") + std::string(names[i]);
   }
-  return {};  // not reached: the last unit is one millisecond
+  return wrong(expected, node);
 }
 
 std::string number_text(double value) {

@@ -123,7 +123,7 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
   auto recovered = recover();
   if (!config.security.curve_secret_key.empty()) read_keys();
   publisher = std::make_unique<PlacementPublisher>(
-      io, zmq.get(), config.deployment, config.endpoints.placements_bind, curve.get(),
+      io, zmq.get(), config.deployment, config.endpoints.placements.bind, curve.get(),
       PublisherHandler{[this] { metrics.published_again(); },
                        [this] { metrics.rejected(RejectReason::unauthorized); }});
   deployment = std::make_unique<Deployment>(config.deployment, config.topology, config.rebalancer,
@@ -132,7 +132,7 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
                                               if (subscriber) subscriber->hold(on);
                                             });
   subscriber = std::make_unique<CountsSubscriber>(io, zmq.get(), config.deployment,
-                                                  config.endpoints.counts_bind, curve.get(),
+                                                  config.endpoints.counts.bind, curve.get(),
                                                   counts_handler());
   control = std::make_unique<Control>(*deployment, [this](const auto& done) { reload(done); });
   listen();

@@ -20,6 +20,7 @@ struct Flags {
   std::string config;
   bool check_config = false;
   bool print_config = false;
+  bool print_schema = false;
 };
 
 int serve(const eplbd::Config& config, const std::string& file) {
@@ -44,6 +45,10 @@ int serve(const eplbd::Config& config, const std::string& file) {
 }
 
 int run(const Flags& flags) {
+  if (flags.print_schema) {
+    std::fputs(eplbd::config_schema().c_str(), stdout);
+    return EX_OK;
+  }
   eplbd::Config config;
   try {
     config = eplbd::read_config(flags.config);
@@ -74,10 +79,12 @@ int main(int argc, char** argv) {
                "print every problem of the configuration and exit: 78 when there is one, else 0");
   app.add_flag("--print-config", flags.print_config,
                "print the configuration that is in force, with defaults, and exit");
+  app.add_flag("--print-schema", flags.print_schema,
+               "print the JSON Schema of the configuration and exit");
   app.set_version_flag("--version", "eplbd " + std::string(eplbd::kProgramVersion));
   try {
     app.parse(argc, argv);
-    if (flags.config.empty()) throw CLI::RequiredError("--config");
+    if (flags.config.empty() && !flags.print_schema) throw CLI::RequiredError("--config");
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? EX_OK : EX_USAGE;

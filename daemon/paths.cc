@@ -27,7 +27,7 @@ std::string as_folder(std::string name) {
 }  // namespace
 
 std::string state_directory_of(const Config& config) {
-  if (!config.state_directory.empty()) return config.state_directory;
+  if (!config.state.directory.empty()) return config.state.directory;
   if (std::string given = environment("STATE_DIRECTORY"); !given.empty()) return given;
   std::string base = environment("XDG_STATE_HOME");
   if (base.empty()) {
@@ -42,7 +42,7 @@ std::string state_directory_of(const Config& config) {
 }
 
 std::string control_socket_of(const Config& config) {
-  if (!config.control_socket.empty()) return config.control_socket;
+  if (!config.control.socket.empty()) return config.control.socket;
   const std::string runtime = environment("RUNTIME_DIRECTORY");
   return (runtime.empty() ? state_directory_of(config) : runtime) + "/control.sock";
 }

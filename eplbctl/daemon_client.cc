@@ -21,7 +21,7 @@ constexpr std::chrono::milliseconds kOrderTimeout{30000};  // answered once it t
 // A daemon under systemd has its socket in /run, whatever our own environment says.
 std::string socket_by_config(const std::string& file) {
   const Config config = read_config(file);
-  if (!config.control_socket.empty()) return config.control_socket;
+  if (!config.control.socket.empty()) return config.control.socket;
   const std::string run = kRuntimeDirectory;
   for (const std::string& socket :
        {control_socket_of(config), run + "/" + config.deployment + "/control.sock",

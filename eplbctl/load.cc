@@ -74,8 +74,8 @@ struct Setup {
     if (!options.config.empty()) {
       const Config config = read_config(options.config);
       fleet.deployment = config.deployment;
-      fleet.counts = on_this_machine(config.endpoints.counts_bind);
-      fleet.placements = on_this_machine(config.endpoints.placements_bind);
+      fleet.counts = on_this_machine(config.endpoints.counts.bind);
+      fleet.placements = on_this_machine(config.endpoints.placements.bind);
       http = config.http.listen;
       topology = config.topology;
     }

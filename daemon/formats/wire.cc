@@ -6,7 +6,7 @@
 #include <initializer_list>
 
 #include "daemon/formats/msgpack_reader.h"
-#include "daemon/formats/utf8.h"
+#include "core/model/utf8.h"
 
 namespace eplbd {
 namespace {

@@ -19,7 +19,6 @@ namespace eplbd {
 
 inline constexpr int kWireVersion = 1;
 inline constexpr size_t kWireFrames = 3;  // topic, sequence, payload
-inline constexpr size_t kMaxNameBytes = 128;
 
 // The second frame: 8 bytes, big-endian.
 std::string encode_sequence(uint64_t sequence);

@@ -28,8 +28,8 @@ TEST_CASE("Deployment and topology are enough; the rest has its defaults", "[con
         "  layers: 2\n  logical_experts: 4\n  slots: 8\n  gpus: 2\n  nodes: 1\n  groups: 1\n"
         "  layer_ids: []\n  gpu_speeds: []\n"
         "endpoints:\n"
-        "  counts: {bind: [\"tcp://127.0.0.1:15557\"]}\n"
-        "  placements: {bind: [\"tcp://127.0.0.1:15657\"]}\n"
+        "  counts:\n    bind: [\"tcp://127.0.0.1:15557\"]\n"
+        "  placements:\n    bind: [\"tcp://127.0.0.1:15657\"]\n"
         "http:\n  listen: \"127.0.0.1:9877\"\n  allow_remote: false\n"
         "control:\n  socket: \"\"\n"
         "state:\n  directory: \"\"\n"
@@ -81,14 +81,14 @@ TEST_CASE("Every key is read", "[config]") {
   CHECK(config.deployment == "näme \"x\" \\ /");
   CHECK(config.topology.layer_ids == std::vector<int32_t>{3, 5});
   CHECK(config.topology.gpu_speeds == std::vector<double>{1, 0.8, 0.125, 3});
-  CHECK(config.endpoints.counts_bind ==
+  CHECK(config.endpoints.counts.bind ==
         std::vector<std::string>{"tcp://127.0.0.1:*", "ipc:///run/eplbd/counts"});
-  CHECK(config.endpoints.placements_bind ==
+  CHECK(config.endpoints.placements.bind ==
         std::vector<std::string>{"tcp://[::1]:0", "tcp://*:4000"});
   CHECK(config.http.listen == "[::]:0");
   CHECK(config.http.allow_remote);
-  CHECK(config.control_socket == "/tmp/c");
-  CHECK(config.state_directory == "/tmp/s");
+  CHECK(config.control.socket == "/tmp/c");
+  CHECK(config.state.directory == "/tmp/s");
   const RebalancerOptions& options = config.rebalancer;
   CHECK(options.mode == Mode::shadow);
   CHECK(options.window.half_life == Duration(1500ms));
@@ -193,8 +193,12 @@ TEST_CASE("Only what a reload takes may differ", "[config]") {
       "balancer: {policy: joint}\nworkers: {timeout: 3s}\nlog: {level: debug}\n";
   CHECK(unreloadable_changes(running, parse(reloadable)).empty());
   CHECK(unreloadable_changes(running, parse_config(kEverything, "F")) ==
-        std::vector<std::string>{"deployment", "topology", "endpoints", "http", "control.socket",
-                                 "state.directory", "ha", "security"});
+        std::vector<std::string>{
+            "deployment", "topology.gpus", "topology.nodes", "topology.groups",
+            "topology.layer_ids", "topology.gpu_speeds", "endpoints.counts.bind",
+            "endpoints.placements.bind", "http.listen", "http.allow_remote", "control.socket",
+            "state.directory", "ha.prefix", "ha.ttl", "security.curve_secret_key",
+            "security.authorized_keys", "security.allow_plaintext_remote"});
 }
 
 TEST_CASE("The shipped file is the defaults around DeepSeek-V3's shape", "[config]") {

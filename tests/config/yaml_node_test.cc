@@ -23,18 +23,6 @@ TEST_CASE("The tree keeps lines, repeated keys and whether a value was quoted", 
   CHECK(list.values[1]->line == 5);
 }
 
-TEST_CASE("UTF-8 is checked as the standard has it", "[config]") {
-  for (const char* good : {"", "a\tb\r\n", "ä", "€", "𝕏", "\xF4\x8F\xBF\xBF", "\xEF\xBB\xBF"}) {
-    CHECK(check_utf8(good).ok);
-  }
-  for (const char* bad :
-       {"\x01", "\x7f", "\x80", "\xc0\x80", "\xc3", "\xe0\x80\x80", "\xed\xa0\x80",
-        "\xf0\x80\x80\x80", "\xf4\x90\x80\x80", "\xff", "\xc2\x85", "a\xe2\x82"}) {
-    CHECK_FALSE(check_utf8(bad).ok);
-  }
-  CHECK(check_utf8("abc\xff").offset == 3);
-}
-
 TEST_CASE("Quoted text stays on its line and reads back", "[config]") {
   const std::string text = "a \"b\" \\ \n\t\x1b[31m ä";
   const std::string line = quoted(text);

@@ -8,7 +8,6 @@
 #include <regex>
 #include <set>
 
-#include "daemon/formats/utf8.h"
 #include "daemon/store/state_file.h"
 #include "tests/daemon/running.h"
 #include "tests/paths.h"
@@ -123,19 +122,6 @@ TEST_CASE("a worker's error is one short line wherever it is shown") {
   CHECK(shown.size() < 600);
 }
 
-TEST_CASE("printable lines") {
-  CHECK(printable_line("a\tb\r\nc", 100) == "a b  c");
-  CHECK(printable_line("\x1b\x7f\xff", 100) == "???");
-  CHECK(printable_line("\xc2\x9b", 100) == "??");  // CSI
-  CHECK(printable_line("Gr\xc3\xbc\xc3\x9f"
-                       "e \xe2\x82\xac \xf0\x9f\x99\x82",
-                       100) ==
-        "Gr\xc3\xbc\xc3\x9f"
-        "e \xe2\x82\xac \xf0\x9f\x99\x82");
-  CHECK(printable_line("\xc3", 100) == "?");
-  CHECK(printable_line("ab\xc3\xbc", 3) == "ab...");
-}
-
 TEST_CASE("a recorder reads what came since it began") {
   const Folder folder;
   Running running(folder);
@@ -167,11 +153,11 @@ TEST_CASE("an address that another daemon has is told with what to do") {
   const Folder folder;
   const Running running(folder);
   Config config = read_config(folder / "eplbd.yaml");
-  config.state_directory = folder / "other";
+  config.state.directory = folder / "other";
   CHECK_THROWS_WITH(Daemon(config, ""), Catch::Contains("control.sock: Address already in use: ") &&
                                             Catch::Contains("another eplbd"));
-  config.control_socket = folder / "other.sock";
-  config.endpoints.counts_bind = running.counts_endpoints();
+  config.control.socket = folder / "other.sock";
+  config.endpoints.counts.bind = running.counts_endpoints();
   CHECK_THROWS_WITH(Daemon(config, ""), Catch::Contains("Is another eplbd running?"));
 }
 

@@ -6,8 +6,8 @@
 #include <numeric>
 #include <random>
 
+#include "core/model/utf8.h"
 #include "daemon/formats/msgpack_map.h"
-#include "daemon/formats/utf8.h"
 
 using namespace eplbd;
 
@@ -288,14 +288,4 @@ TEST_CASE("a heartbeat comes back as it was") {
   CHECK(read->id == PlacementId{9, 8});
   CHECK(read->unix_seconds == 1234.5);
   CHECK(read->mode == Mode::shadow);
-}
-
-TEST_CASE("text from outside is shown only when it is printable UTF-8") {
-  for (const char* good : {"", "dp0", "Größe", "\xe4\xb8\xad", "\xf0\x9f\x98\x80"}) {
-    CHECK(is_printable_utf8(good));
-  }
-  for (const char* bad : {"\x01", "\x7f", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80",
-                          "\xe4\xb8", "\x80", "\xc2\x85", "\xf8\x88\x80\x80\x80"}) {
-    CHECK_FALSE(is_printable_utf8(bad));
-  }
 }
