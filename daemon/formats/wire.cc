@@ -5,82 +5,12 @@
 #include <cmath>
 #include <initializer_list>
 
-#include "daemon/formats/msgpack_reader.h"
 #include "core/model/utf8.h"
+#include "daemon/formats/msgpack_reader.h"
+#include "daemon/formats/wire_keys.h"
 
 namespace eplbd {
 namespace {
-
-// Every key that any of our messages has. Others are ignored.
-enum Key {
-  kType,
-  kV,
-  kSource,
-  kEngine,
-  kEpoch,
-  kSince,
-  kTs,
-  kSteps,
-  kTerm,
-  kVersion,
-  kKind,
-  kScope,
-  kCounts,
-  kGpuTokens,
-  kStatus,
-  kLayersDone,
-  kApplySeconds,
-  kError,
-  kLayers,
-  kLogicalExperts,
-  kSlots,
-  kGpus,
-  kPhysicalToLogical,
-  kFeatures,
-  kBaseTerm,
-  kBaseVersion,
-  kChangedLayers,
-  kMoves,
-  kGpusDown,
-  kImbalanceBefore,
-  kImbalanceAfter,
-  kReason,
-  kMode,
-  kKeys
-};
-constexpr std::array<std::string_view, kKeys> kKeyNames = {"type",
-                                                           "v",
-                                                           "source",
-                                                           "engine",
-                                                           "epoch",
-                                                           "since",
-                                                           "ts",
-                                                           "steps",
-                                                           "term",
-                                                           "version",
-                                                           "kind",
-                                                           "scope",
-                                                           "counts",
-                                                           "gpu_tokens",
-                                                           "status",
-                                                           "layers_done",
-                                                           "apply_seconds",
-                                                           "error",
-                                                           "layers",
-                                                           "logical_experts",
-                                                           "slots",
-                                                           "gpus",
-                                                           "physical_to_logical",
-                                                           "features",
-                                                           "base_term",
-                                                           "base_version",
-                                                           "changed_layers",
-                                                           "moves",
-                                                           "gpus_down",
-                                                           "imbalance_before",
-                                                           "imbalance_after",
-                                                           "reason",
-                                                           "mode"};
 
 using Bytes = std::span<const std::byte>;
 
@@ -97,31 +27,28 @@ class Fields {
       if (!key || !key->as_string()) return std::nullopt;
       const auto value = reader.next_whole(1);
       if (!value) return std::nullopt;
-      const size_t known = index_of(*key->as_string());
-      if (known == kKeys) continue;
-      if (fields.present_[known]) return std::nullopt;  // which of the two would count?
-      fields.present_[known] = true;
-      fields.values_[known] = *value;
+      if (fields.find(*key->as_string())) return std::nullopt;  // which of the two would count?
+      fields.entries_[fields.count_++] = {*key->as_string(), *value};
     }
     if (!reader.at_end()) return std::nullopt;
     return fields;
   }
 
-  uint64_t uint(Key key, std::optional<uint64_t> otherwise = {}) {
+  uint64_t uint(std::string_view key, std::optional<uint64_t> otherwise = {}) {
     return take(key, otherwise, [](const MsgpackValue& value) { return value.as_uint(); });
   }
-  double number(Key key, std::optional<double> otherwise = {}) {
+  double number(std::string_view key, std::optional<double> otherwise = {}) {
     return take(key, otherwise, [](const MsgpackValue& value) { return value.as_double(); });
   }
-  std::string_view text(Key key, std::optional<std::string_view> otherwise = {}) {
+  std::string_view text(std::string_view key, std::optional<std::string_view> otherwise = {}) {
     return take(key, otherwise, [](const MsgpackValue& value) { return value.as_string(); });
   }
-  Bytes binary(Key key, std::optional<Bytes> otherwise = {}) {
+  Bytes binary(std::string_view key, std::optional<Bytes> otherwise = {}) {
     return take(key, otherwise, [](const MsgpackValue& value) { return value.as_binary(); });
   }
   // An int32 or uint32 array of `items` elements; absent may be an empty one.
   template <typename T>
-  PackedArray<T> array(Key key, uint64_t items, std::optional<Bytes> otherwise = {}) {
+  PackedArray<T> array(std::string_view key, uint64_t items, std::optional<Bytes> otherwise = {}) {
     const Bytes bytes = binary(key, otherwise);
     if (failed_ || (bytes.empty() && otherwise)) return {};
     if (bytes.size() % sizeof(T) != 0 || bytes.size() / sizeof(T) != items) {
@@ -133,35 +60,45 @@ class Fields {
   void require(bool condition, RejectReason otherwise) {
     if (!condition) fail(otherwise);
   }
-  void array_or_absent(Key key) {
-    const bool fits = !said(key) || values_[key].type == MsgpackType::array;
+  void array_or_absent(std::string_view key) {
+    const MsgpackValue* value = find_said(key);
+    const bool fits = value == nullptr || value->type == MsgpackType::array;
     require(fits, RejectReason::missing_key);
   }
   std::optional<RejectReason> failure() const { return failed_; }
 
  private:
-  static size_t index_of(std::string_view name) {
-    size_t index = 0;
-    while (index < kKeys && kKeyNames[index] != name) ++index;
-    return index;
+  const MsgpackValue* find(std::string_view key) const {
+    for (size_t i = 0; i < count_; ++i) {
+      if (entries_[i].key == key) return &entries_[i].value;
+    }
+    return nullptr;
   }
-  bool said(Key key) const { return present_[key] && values_[key].type != MsgpackType::nil; }
+  const MsgpackValue* find_said(std::string_view key) const {
+    const MsgpackValue* value = find(key);
+    return value == nullptr || value->type == MsgpackType::nil ? nullptr : value;
+  }
   void fail(RejectReason reason) {
     if (!failed_) failed_ = reason;
   }
   template <typename T, typename Convert>
-  T take(Key key, std::optional<T> otherwise, Convert convert) {
-    if (!said(key)) {
+  T take(std::string_view key, std::optional<T> otherwise, Convert convert) {
+    const MsgpackValue* said = find_said(key);
+    if (said == nullptr) {
       if (!otherwise) fail(RejectReason::missing_key);
       return otherwise.value_or(T{});
     }
-    const std::optional<T> value = convert(values_[key]);
+    const std::optional<T> value = convert(*said);
     if (!value) fail(RejectReason::missing_key);
     return value.value_or(T{});
   }
 
-  std::array<MsgpackValue, kKeys> values_{};
-  std::array<bool, kKeys> present_{};
+  struct Entry {
+    std::string_view key;
+    MsgpackValue value;
+  };
+  std::array<Entry, kMsgpackMaxKeys> entries_;  // the first count_ of them
+  size_t count_ = 0;
   std::optional<RejectReason> failed_;
 };
 
@@ -169,23 +106,15 @@ bool is_name(std::string_view text) {
   return text.size() <= kMaxNameBytes && is_printable_utf8(text);
 }
 
-std::optional<WorkerStatus> status_from(std::string_view name) {
-  for (const auto status : {WorkerStatus::idle, WorkerStatus::applying, WorkerStatus::applied,
-                            WorkerStatus::failed, WorkerStatus::refused}) {
-    if (to_string(status) == name) return status;
-  }
-  return std::nullopt;
-}
-
 // What counts and state say alike.
 template <typename Report>
 void read_common(Fields& fields, Report& report) {
-  report.source = fields.text(kSource);
-  report.engine = fields.text(kEngine, "");
-  report.epoch = fields.uint(kEpoch);
-  report.ts = fields.number(kTs);
-  report.running.term = fields.uint(kTerm);
-  report.running.version = fields.uint(kVersion);
+  report.source = fields.text(key::kSource);
+  report.engine = fields.text(key::kEngine, "");
+  report.epoch = fields.uint(key::kEpoch);
+  report.ts = fields.number(key::kTs);
+  report.running.term = fields.uint(key::kTerm);
+  report.running.version = fields.uint(key::kVersion);
   fields.require(!report.source.empty() && is_name(report.source), RejectReason::bad_value);
   fields.require(is_name(report.engine), RejectReason::bad_value);
   fields.require(std::isfinite(report.ts), RejectReason::bad_timestamp);
@@ -195,15 +124,15 @@ WorkerMessage decode_counts(Fields& fields, uint64_t sequence, const Topology& t
   CountsReport report;
   read_common(fields, report);
   report.sequence = sequence;
-  report.since = fields.number(kSince);
-  report.steps = fields.uint(kSteps);
-  const std::string_view kind = fields.text(kKind, "delta");
-  const std::string_view scope = fields.text(kScope, "local");
+  report.since = fields.number(key::kSince);
+  report.steps = fields.uint(key::kSteps);
+  const std::string_view kind = fields.text(key::kKind, "delta");
+  const std::string_view scope = fields.text(key::kScope, "local");
   report.cumulative = kind == "cumulative";
   report.global = scope == "global";
   const auto layers = static_cast<uint64_t>(topology.layers);
-  report.counts = fields.array<uint32_t>(kCounts, layers * topology.logical_experts);
-  report.gpu_tokens = fields.array<uint32_t>(kGpuTokens, layers * topology.gpus, Bytes{});
+  report.counts = fields.array<uint32_t>(key::kCounts, layers * topology.logical_experts);
+  report.gpu_tokens = fields.array<uint32_t>(key::kGpuTokens, layers * topology.gpus, Bytes{});
   fields.require(std::isfinite(report.since), RejectReason::bad_timestamp);
   fields.require(report.cumulative || kind == "delta", RejectReason::bad_value);
   fields.require(report.global || scope == "local", RejectReason::bad_value);
@@ -216,20 +145,20 @@ WorkerMessage decode_state(Fields& fields, uint64_t sequence) {
   StateReport report;
   read_common(fields, report);
   report.sequence = sequence;
-  const auto status = status_from(fields.text(kStatus));
+  const auto status = from_name<WorkerStatus>(fields.text(key::kStatus));
   constexpr uint64_t kNotSaid = UINT64_MAX;
-  const uint64_t layers_done = fields.uint(kLayersDone, kNotSaid);
-  report.apply_seconds = fields.number(kApplySeconds, -1.0);
-  report.error = fields.text(kError, "");
-  const uint64_t layers = fields.uint(kLayers);
-  const uint64_t experts = fields.uint(kLogicalExperts);
-  const uint64_t slots = fields.uint(kSlots);
-  const uint64_t gpus = fields.uint(kGpus);
+  const uint64_t layers_done = fields.uint(key::kLayersDone, kNotSaid);
+  report.apply_seconds = fields.number(key::kApplySeconds, -1.0);
+  report.error = fields.text(key::kError, "");
+  const uint64_t layers = fields.uint(key::kLayers);
+  const uint64_t experts = fields.uint(key::kLogicalExperts);
+  const uint64_t slots = fields.uint(key::kSlots);
+  const uint64_t gpus = fields.uint(key::kGpus);
   for (const uint64_t dimension : {layers, experts, slots, gpus}) {
     fields.require(dimension >= 1 && dimension <= kMaxDimension, RejectReason::bad_value);
   }
-  fields.array_or_absent(kFeatures);
-  report.physical_to_logical = fields.array<int32_t>(kPhysicalToLogical, layers * slots);
+  fields.array_or_absent(key::kFeatures);
+  report.physical_to_logical = fields.array<int32_t>(key::kPhysicalToLogical, layers * slots);
   fields.require(status.has_value(), RejectReason::bad_value);
   fields.require(layers_done <= layers || layers_done == kNotSaid, RejectReason::bad_value);
   fields.require(std::isfinite(report.apply_seconds), RejectReason::bad_value);
@@ -250,7 +179,7 @@ std::vector<int32_t> copy(const PackedArray<int32_t>& array) {
 }
 
 // An int32 array of as many elements as came, in multiples of `width`.
-std::vector<int32_t> any_length(Fields& fields, Key key, size_t width = 1) {
+std::vector<int32_t> any_length(Fields& fields, std::string_view key, size_t width = 1) {
   const Bytes bytes = fields.binary(key);
   fields.require(bytes.size() % (sizeof(int32_t) * width) == 0, RejectReason::wrong_shape);
   return fields.failure() ? std::vector<int32_t>{} : copy(PackedArray<int32_t>(bytes));
@@ -258,24 +187,24 @@ std::vector<int32_t> any_length(Fields& fields, Key key, size_t width = 1) {
 
 DaemonMessage decode_placement(Fields& fields, const Topology& topology) {
   PlacementUpdate update;
-  update.id = {fields.uint(kTerm), fields.uint(kVersion)};
-  update.base = {fields.uint(kBaseTerm, update.id.term), fields.uint(kBaseVersion)};
-  update.unix_seconds = fields.number(kTs);
-  const auto reason = from_name<UpdateReason>(fields.text(kReason));
-  update.imbalance_before = fields.number(kImbalanceBefore);
-  update.imbalance_after = fields.number(kImbalanceAfter);
-  const auto is = [&](Key key, int32_t value) {
+  update.id = {fields.uint(key::kTerm), fields.uint(key::kVersion)};
+  update.base = {fields.uint(key::kBaseTerm, update.id.term), fields.uint(key::kBaseVersion)};
+  update.unix_seconds = fields.number(key::kTs);
+  const auto reason = from_name<UpdateReason>(fields.text(key::kReason));
+  update.imbalance_before = fields.number(key::kImbalanceBefore);
+  update.imbalance_after = fields.number(key::kImbalanceAfter);
+  const auto is = [&](std::string_view key, int32_t value) {
     fields.require(fields.uint(key) == static_cast<uint64_t>(value), RejectReason::wrong_shape);
   };
-  is(kLayers, topology.layers);
-  is(kLogicalExperts, topology.logical_experts);
-  is(kSlots, topology.slots);
-  is(kGpus, topology.gpus);
+  is(key::kLayers, topology.layers);
+  is(key::kLogicalExperts, topology.logical_experts);
+  is(key::kSlots, topology.slots);
+  is(key::kGpus, topology.gpus);
   const uint64_t cells = static_cast<uint64_t>(topology.layers) * topology.slots;
-  const auto map = fields.array<int32_t>(kPhysicalToLogical, cells);
-  update.changed_layers = any_length(fields, kChangedLayers);
-  update.gpus_down = any_length(fields, kGpusDown);
-  const std::vector<int32_t> moves = any_length(fields, kMoves, 4);
+  const auto map = fields.array<int32_t>(key::kPhysicalToLogical, cells);
+  update.changed_layers = any_length(fields, key::kChangedLayers);
+  update.gpus_down = any_length(fields, key::kGpusDown);
+  const std::vector<int32_t> moves = any_length(fields, key::kMoves, 4);
   if (fields.failure() || !reason) return {};
   for (size_t i = 0; i < moves.size(); i += 4) {
     update.moves.push_back({moves[i], moves[i + 1], moves[i + 2], moves[i + 3]});
@@ -287,9 +216,9 @@ DaemonMessage decode_placement(Fields& fields, const Topology& topology) {
 
 DaemonMessage decode_heartbeat(Fields& fields) {
   Heartbeat heartbeat;
-  heartbeat.id = {fields.uint(kTerm), fields.uint(kVersion)};
-  heartbeat.unix_seconds = fields.number(kTs);
-  const auto mode = from_name<Mode>(fields.text(kMode));
+  heartbeat.id = {fields.uint(key::kTerm), fields.uint(key::kVersion)};
+  heartbeat.unix_seconds = fields.number(key::kTs);
+  const auto mode = from_name<Mode>(fields.text(key::kMode));
   if (fields.failure() || !mode) return {};
   heartbeat.mode = *mode;
   return heartbeat;
@@ -309,9 +238,9 @@ WorkerMessage decode_worker_message(Bytes sequence_frame, Bytes payload, const T
   if (!sequence) return RejectReason::wrong_frames;
   auto fields = Fields::read(payload);
   if (!fields) return RejectReason::malformed;
-  const std::string_view type = fields->text(kType);
+  const std::string_view type = fields->text(key::kType);
   fields->require(type == "counts" || type == "state", RejectReason::unknown_type);
-  const uint64_t version = fields->uint(kV);
+  const uint64_t version = fields->uint(key::kV);
   fields->require(version == kWireVersion, RejectReason::wrong_version);
   if (fields->failure()) return *fields->failure();
   return type == "counts" ? decode_counts(*fields, *sequence, topology)
@@ -320,8 +249,8 @@ WorkerMessage decode_worker_message(Bytes sequence_frame, Bytes payload, const T
 
 DaemonMessage decode_daemon_message(Bytes payload, const Topology& topology) {
   auto fields = Fields::read(payload);
-  if (!fields || fields->uint(kV) != kWireVersion) return {};
-  const std::string_view type = fields->text(kType);
+  if (!fields || fields->uint(key::kV) != kWireVersion) return {};
+  const std::string_view type = fields->text(key::kType);
   if (type == "placement") return decode_placement(*fields, topology);
   if (type == "heartbeat") return decode_heartbeat(*fields);
   return {};

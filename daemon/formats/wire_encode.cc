@@ -6,23 +6,24 @@
 
 #include "daemon/formats/msgpack_map.h"
 #include "daemon/formats/wire.h"
+#include "daemon/formats/wire_keys.h"
 
 namespace eplbd {
 namespace {
 
 void begin(MsgpackMap& map, std::string_view type) {
-  map.add("type", type);
-  map.add("v", kWireVersion);
+  map.add(key::kType, type);
+  map.add(key::kV, kWireVersion);
 }
 
 template <typename Report>
 void add_common(MsgpackMap& map, const Report& report) {
-  map.add("source", report.source);
-  if (!report.engine.empty()) map.add("engine", report.engine);
-  map.add("epoch", report.epoch);
-  map.add("ts", report.ts);
-  map.add("term", report.running.term);
-  map.add("version", report.running.version);
+  map.add(key::kSource, report.source);
+  if (!report.engine.empty()) map.add(key::kEngine, report.engine);
+  map.add(key::kEpoch, report.epoch);
+  map.add(key::kTs, report.ts);
+  map.add(key::kTerm, report.running.term);
+  map.add(key::kVersion, report.running.version);
 }
 
 }  // namespace
@@ -39,12 +40,12 @@ std::string encode_counts(const CountsReport& report) {
   MsgpackMap map;
   begin(map, "counts");
   add_common(map, report);
-  map.add("since", report.since);
-  map.add("steps", report.steps);
-  map.add("kind", std::string_view(report.cumulative ? "cumulative" : "delta"));
-  if (report.global) map.add("scope", std::string_view("global"));
-  map.add_array("counts", report.counts);
-  if (!report.gpu_tokens.empty()) map.add_array("gpu_tokens", report.gpu_tokens);
+  map.add(key::kSince, report.since);
+  map.add(key::kSteps, report.steps);
+  map.add(key::kKind, std::string_view(report.cumulative ? "cumulative" : "delta"));
+  if (report.global) map.add(key::kScope, std::string_view("global"));
+  map.add_array(key::kCounts, report.counts);
+  if (!report.gpu_tokens.empty()) map.add_array(key::kGpuTokens, report.gpu_tokens);
   return map.finish();
 }
 
@@ -52,15 +53,15 @@ std::string encode_state(const StateReport& report) {
   MsgpackMap map;
   begin(map, "state");
   add_common(map, report);
-  map.add("status", to_string(report.status));
-  if (report.layers_done >= 0) map.add("layers_done", report.layers_done);
-  if (report.apply_seconds >= 0) map.add("apply_seconds", report.apply_seconds);
-  if (!report.error.empty()) map.add("error", report.error);
-  map.add("layers", report.layers);
-  map.add("logical_experts", report.logical_experts);
-  map.add("slots", report.slots);
-  map.add("gpus", report.gpus);
-  map.add_array("physical_to_logical", report.physical_to_logical);
+  map.add(key::kStatus, to_string(report.status));
+  if (report.layers_done >= 0) map.add(key::kLayersDone, report.layers_done);
+  if (report.apply_seconds >= 0) map.add(key::kApplySeconds, report.apply_seconds);
+  if (!report.error.empty()) map.add(key::kError, report.error);
+  map.add(key::kLayers, report.layers);
+  map.add(key::kLogicalExperts, report.logical_experts);
+  map.add(key::kSlots, report.slots);
+  map.add(key::kGpus, report.gpus);
+  map.add_array(key::kPhysicalToLogical, report.physical_to_logical);
   return map.finish();
 }
 
@@ -72,32 +73,32 @@ std::string encode_placement(const PlacementUpdate& update, const Topology& topo
   }
   MsgpackMap map;
   begin(map, "placement");
-  map.add("term", update.id.term);
-  map.add("version", update.id.version);
-  map.add("base_term", update.base.term);
-  map.add("base_version", update.base.version);
-  map.add("ts", update.unix_seconds);
-  map.add("layers", topology.layers);
-  map.add("logical_experts", topology.logical_experts);
-  map.add("slots", topology.slots);
-  map.add("gpus", topology.gpus);
-  map.add_array("physical_to_logical", std::span<const int32_t>(update.placement.map()));
-  map.add_array("changed_layers", std::span<const int32_t>(update.changed_layers));
-  map.add_array("moves", std::span<const int32_t>(moves));
-  map.add_array("gpus_down", std::span<const int32_t>(update.gpus_down));
-  map.add("imbalance_before", update.imbalance_before);
-  map.add("imbalance_after", update.imbalance_after);
-  map.add("reason", to_string(update.reason));
+  map.add(key::kTerm, update.id.term);
+  map.add(key::kVersion, update.id.version);
+  map.add(key::kBaseTerm, update.base.term);
+  map.add(key::kBaseVersion, update.base.version);
+  map.add(key::kTs, update.unix_seconds);
+  map.add(key::kLayers, topology.layers);
+  map.add(key::kLogicalExperts, topology.logical_experts);
+  map.add(key::kSlots, topology.slots);
+  map.add(key::kGpus, topology.gpus);
+  map.add_array(key::kPhysicalToLogical, std::span<const int32_t>(update.placement.map()));
+  map.add_array(key::kChangedLayers, std::span<const int32_t>(update.changed_layers));
+  map.add_array(key::kMoves, std::span<const int32_t>(moves));
+  map.add_array(key::kGpusDown, std::span<const int32_t>(update.gpus_down));
+  map.add(key::kImbalanceBefore, update.imbalance_before);
+  map.add(key::kImbalanceAfter, update.imbalance_after);
+  map.add(key::kReason, to_string(update.reason));
   return map.finish();
 }
 
 std::string encode_heartbeat(const Heartbeat& heartbeat) {
   MsgpackMap map;
   begin(map, "heartbeat");
-  map.add("term", heartbeat.id.term);
-  map.add("version", heartbeat.id.version);
-  map.add("ts", heartbeat.unix_seconds);
-  map.add("mode", to_string(heartbeat.mode));
+  map.add(key::kTerm, heartbeat.id.term);
+  map.add(key::kVersion, heartbeat.id.version);
+  map.add(key::kTs, heartbeat.unix_seconds);
+  map.add(key::kMode, to_string(heartbeat.mode));
   return map.finish();
 }
 
