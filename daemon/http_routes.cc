@@ -45,7 +45,7 @@ HttpResponse HttpRoutes::placement(const HttpRequest& request) const {
   HttpResponse response;
   if (name.empty()) {
     response.body = placement_json(deployment_.name(), topology, update);
-  } else if (const auto format = placement_format_from(name)) {
+  } else if (const auto format = from_name<PlacementFormat>(name)) {
     response.content_type = content_type_of(*format);
     try {
       response.body = format_placement(topology, update.placement, *format);
@@ -53,7 +53,8 @@ HttpResponse HttpRoutes::placement(const HttpRequest& request) const {
       return text_response(409, std::string(error.what()) + "\n");
     }
   } else {
-    return text_response(400, fmt::format("no format {}: json, trtllm, vllm-ascend, npy\n", name));
+    return text_response(
+        400, fmt::format("no format {}: {}\n", name, fmt::join(names(PlacementFormat{}), ", ")));
   }
   response.etag = fmt::format("\"{}.{}\"", update.id.term, update.id.version);
   return response;

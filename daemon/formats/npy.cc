@@ -13,14 +13,6 @@ namespace {
 constexpr std::string_view kMagic = "\x93NUMPY";
 constexpr size_t kAlignment = 64;
 
-struct Descriptor {
-  std::string_view name;
-  NpyType type;
-};
-constexpr Descriptor kDescriptors[] = {{"<i4", NpyType::int32},   {"<i8", NpyType::int64},
-                                       {"<u4", NpyType::uint32},  {"<u8", NpyType::uint64},
-                                       {"<f4", NpyType::float32}, {"<f8", NpyType::float64}};
-
 [[noreturn]] void fail(const std::string& what) { throw std::runtime_error(what); }
 
 // The header is a Python dict literal with three keys; what numpy writes has one spelling, other
@@ -117,9 +109,7 @@ class DictReader {
   static NpyType type_of(const std::string& descr) {
     std::string name = descr;
     if (name.starts_with('=') || name.starts_with('|')) name[0] = '<';
-    for (const Descriptor& known : kDescriptors) {
-      if (known.name == name) return known.type;
-    }
+    if (const auto type = from_name<NpyType>(name)) return *type;
     if (descr.starts_with('>')) {
       fail("it is big-endian (" + descr + "); save it with .astype('<" + descr.substr(1) + "')");
     }
@@ -130,27 +120,30 @@ class DictReader {
   std::string_view text_;
 };
 
-template <typename T>
-double element(std::span<const std::byte> file, size_t at) {
-  T value;
-  std::memcpy(&value, file.data() + at, sizeof(T));
-  return static_cast<double>(value);
+// f(T{}) for the C++ type that an element has.
+template <typename F>
+auto with_type(NpyType type, const F& f) {
+  switch (type) {
+    case NpyType::int32:
+      return f(int32_t{});
+    case NpyType::int64:
+      return f(int64_t{});
+    case NpyType::uint32:
+      return f(uint32_t{});
+    case NpyType::uint64:
+      return f(uint64_t{});
+    case NpyType::float32:
+      return f(float{});
+    case NpyType::float64:
+      break;
+  }
+  return f(double{});
 }
 
 }  // namespace
 
 size_t size_of(NpyType type) {
-  switch (type) {
-    case NpyType::int32:
-    case NpyType::uint32:
-    case NpyType::float32:
-      return 4;
-    case NpyType::int64:
-    case NpyType::uint64:
-    case NpyType::float64:
-      return 8;
-  }
-  return 0;
+  return with_type(type, [](auto value) { return sizeof(value); });
 }
 
 int64_t NpyHeader::elements() const {
@@ -195,28 +188,15 @@ NpyHeader read_npy_header(std::span<const std::byte> file) {
 
 double npy_element(const NpyHeader& header, std::span<const std::byte> file, int64_t index) {
   const size_t at = header.data_offset + static_cast<size_t>(index) * size_of(header.type);
-  switch (header.type) {
-    case NpyType::int32:
-      return element<int32_t>(file, at);
-    case NpyType::int64:
-      return element<int64_t>(file, at);
-    case NpyType::uint32:
-      return element<uint32_t>(file, at);
-    case NpyType::uint64:
-      return element<uint64_t>(file, at);
-    case NpyType::float32:
-      return element<float>(file, at);
-    case NpyType::float64:
-      return element<double>(file, at);
-  }
-  return 0;
+  return with_type(header.type, [&](auto value) {
+    std::memcpy(&value, file.data() + at, sizeof(value));
+    return static_cast<double>(value);
+  });
 }
 
 std::string npy_header(NpyType type, std::span<const int64_t> shape) {
   std::string dict = "{'descr': '";
-  for (const Descriptor& known : kDescriptors) {
-    if (known.type == type) dict += known.name;
-  }
+  dict += to_string(type);
   dict += "', 'fortran_order': False, 'shape': (";
   for (const int64_t size : shape) dict += std::to_string(size) + ", ";
   dict += "), }";

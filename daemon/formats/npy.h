@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -10,9 +11,14 @@
 #include <string_view>
 #include <vector>
 
+#include "core/model/names.h"
+
 namespace eplbd {
 
 enum class NpyType { int32, int64, uint32, uint64, float32, float64 };
+constexpr auto names(NpyType) {  // as descriptors of a header
+  return std::to_array<std::string_view>({"<i4", "<i8", "<u4", "<u8", "<f4", "<f8"});
+}
 size_t size_of(NpyType type);
 
 struct NpyHeader {

@@ -12,15 +12,6 @@
 namespace eplbd {
 namespace {
 
-struct Named {
-  std::string_view name;
-  PlacementFormat format;
-};
-constexpr Named kFormats[] = {{"json", PlacementFormat::json},
-                              {"trtllm", PlacementFormat::trtllm},
-                              {"vllm-ascend", PlacementFormat::vllm_ascend},
-                              {"npy", PlacementFormat::npy}};
-
 void append_list(std::string& text, std::span<const int32_t> values) {
   text += '[';
   for (size_t i = 0; i < values.size(); ++i) {
@@ -87,17 +78,6 @@ std::string format_npy(const Placement& placement) {
 }
 
 }  // namespace
-
-std::string_view to_string(PlacementFormat format) {
-  return kFormats[static_cast<size_t>(format)].name;
-}
-
-std::optional<PlacementFormat> placement_format_from(std::string_view name) {
-  for (const Named& known : kFormats) {
-    if (known.name == name) return known.format;
-  }
-  return std::nullopt;
-}
 
 std::string format_placement(const Topology& topology, const Placement& placement,
                              PlacementFormat format) {

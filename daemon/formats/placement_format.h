@@ -8,18 +8,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <optional>
+#include <array>
 #include <string>
 #include <string_view>
 
+#include "core/model/names.h"
 #include "core/model/placement.h"
 #include "core/model/topology.h"
 
 namespace eplbd {
 
 enum class PlacementFormat { json, trtllm, vllm_ascend, npy };
-std::string_view to_string(PlacementFormat format);
-std::optional<PlacementFormat> placement_format_from(std::string_view name);
+constexpr auto names(PlacementFormat) {
+  return std::to_array<std::string_view>({"json", "trtllm", "vllm-ascend", "npy"});
+}
 
 // The file's content. Throws std::runtime_error when a GPU that holds nothing cannot be said: only
 // npy can, with -1.
