@@ -70,6 +70,7 @@ class Deployment {
   const Rebalancer& rebalancer() const { return rebalancer_; }
   const Journal& journal() const { return journal_; }
   Metrics& metrics() { return metrics_; }
+  const Metrics& metrics() const { return metrics_; }
   CountsTotals& totals() { return totals_; }
   double started() const { return started_; }
   Snapshot snapshot(Now now) const;

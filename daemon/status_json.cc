@@ -206,6 +206,9 @@ std::string status_json(const Deployment& deployment, const Endpoints& endpoints
   json["decisions"] = decisions_json(deployment.journal());
   json["updates"] = updates_json(rebalancer.topology(), deployment.journal());
   json["workers"] = workers_json(rebalancer, now);
+  json["messages_rejected"] = deployment.metrics().messages_rejected();
+  const auto decide_seconds = deployment.metrics().mean_decide_seconds();
+  json["decide_seconds"] = decide_seconds ? Json(*decide_seconds) : Json(nullptr);
   json["group"] = group_json(deployment);
   return dump(json);
 }

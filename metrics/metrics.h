@@ -75,6 +75,9 @@ class Metrics {
 
   void refresh(const Snapshot& now);
 
+  double messages_rejected() const;                   // of any reason
+  std::optional<double> mean_decide_seconds() const;  // nothing: no decision yet
+
   // Prometheus text format 0.0.4, with process_* as of this moment.
   std::string text() const;
 

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "metrics/families.h"
+
+namespace eplbd {
+
+Families::Families(std::string_view deployment, const Topology& topology, std::string_view version)
+    : constant{{"deployment", std::string(deployment)}}, process(constant) {
+  gauges("eplbd_build_info", "1, labelled with the version that runs.")
+      .Add({{"version", std::string(version)}})
+      .Set(1);
+  Family<Gauge>& modes = gauges("eplbd_mode", "1 for the mode in force, 0 for the others.");
+  for (const std::string_view value : names(Mode{})) {
+    mode.push_back(&modes.Add({{"mode", std::string(value)}}));
+  }
+  Family<Gauge>& layers = gauges("eplbd_layer_imbalance",
+                                 "Max GPU load over mean of a layer, by the model's own number.");
+  for (int32_t layer = 0; layer < topology.layers; ++layer) {
+    layer_imbalance.emplace_back(layers,
+                                 Labels{{"layer", std::to_string(topology.layer_id(layer))}});
+  }
+  Family<Gauge>& gpus = gauges("eplbd_gpu_load_ratio", "Load of a GPU over the mean, all layers.");
+  for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) {
+    gpu_load_ratio.emplace_back(gpus, Labels{{"gpu", std::to_string(gpu)}});
+  }
+  config_last_reload_successful.Set(1);
+}
+
+}  // namespace eplbd
