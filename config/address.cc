@@ -9,23 +9,6 @@
 namespace eplbd {
 namespace {
 
-struct HostPort {
-  std::string host;  // without brackets
-  std::string port;
-  bool bracketed = false;
-};
-
-std::optional<HostPort> split(std::string_view address) {
-  const size_t colon = address.rfind(':');
-  if (colon == address.npos) return {};
-  HostPort out{std::string(address.substr(0, colon)), std::string(address.substr(colon + 1))};
-  if (out.host.starts_with('[') && out.host.ends_with(']')) {
-    out.host = out.host.substr(1, out.host.size() - 2);
-    out.bracketed = true;
-  }
-  return out;
-}
-
 bool is_port(const std::string& text, int min) {
   int value = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -68,11 +51,22 @@ AddressCheck check_ipc(std::string_view path) {
 
 }  // namespace
 
+std::optional<HostPort> split_host_port(std::string_view address) {
+  const size_t colon = address.rfind(':');
+  if (colon == address.npos) return {};
+  HostPort out{std::string(address.substr(0, colon)), std::string(address.substr(colon + 1))};
+  if (out.host.starts_with('[') && out.host.ends_with(']')) {
+    out.host = out.host.substr(1, out.host.size() - 2);
+    out.bracketed = true;
+  }
+  return out;
+}
+
 AddressCheck check_zmq_address(std::string_view address) {
   if (address.starts_with("ipc://")) return check_ipc(address.substr(6));
   constexpr const char* kExpected = "must be tcp://HOST:PORT or ipc://PATH";
   if (!address.starts_with("tcp://")) return {kExpected};
-  const auto at = split(address.substr(6));
+  const auto at = split_host_port(address.substr(6));
   if (!at) return {kExpected};
   if (at->port != "*" && !is_port(at->port, 0)) {
     return {"must end in a port from 0 to 65535, or * for any free one"};
@@ -89,7 +83,7 @@ AddressCheck check_zmq_address(std::string_view address) {
 }
 
 AddressCheck check_http_address(std::string_view address) {
-  const auto at = split(address);
+  const auto at = split_host_port(address);
   if (!at || !is_port(at->port, 0)) return {"must be HOST:PORT with a port from 0 to 65535"};
   if (at->bracketed ? is_ipv6(at->host) : is_ipv4(at->host)) return {{}, is_loopback(at->host)};
   if (at->host.empty() || at->host == "*") {

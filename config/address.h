@@ -8,6 +8,14 @@
 
 namespace eplbd {
 
+struct HostPort {
+  std::string host;  // without brackets
+  std::string port;
+  bool bracketed = false;
+};
+// HOST:PORT, [HOST]:PORT. Nothing: there is no colon. Neither part is judged.
+std::optional<HostPort> split_host_port(std::string_view address);
+
 struct AddressCheck {
   std::optional<std::string> problem;  // "must be ...": it is none
   bool loopback = false;               // reachable from this machine alone

@@ -7,9 +7,9 @@
 #include <exception>
 #include <utility>
 
+#include "core/model/utf8.h"
 #include "daemon/background.h"
 #include "daemon/clock.h"
-#include "core/model/utf8.h"
 #include "daemon/formats/wire.h"
 #include "daemon/net/placement_publisher.h"
 #include "daemon/store/state_file.h"

@@ -6,7 +6,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <optional>
 #include <string>
+
+#include "config/duration.h"
+#include "core/model/names.h"
 
 namespace eplbd {
 
@@ -33,30 +37,35 @@ inline CLI::Option* add_path(CLI::App& command, const std::string& name, std::st
 // Makes seconds of it; a unit must be given, as in the configuration.
 inline CLI::Validator duration() {
   const auto to_seconds = [](std::string& text) -> std::string {
-    char* unit = nullptr;
-    double seconds = std::strtod(text.c_str(), &unit);
-    bool known = unit != text.c_str();
-    if (const std::string name = unit; name == "ms") {
-      seconds *= 1e-3;
-    } else if (name == "m") {
-      seconds *= 60;
-    } else if (name == "h") {
-      seconds *= 3600;
-    } else if (name == "d") {
-      seconds *= 86400;
-    } else {
-      known = known && name == "s";
-    }
-    if (!known || !(seconds >= 1e-3 && seconds <= 30 * 86400.0)) {
+    Duration value{};
+    const bool known = !parse_duration(text, value);
+    if (!known || value < std::chrono::milliseconds(1) || value > std::chrono::hours(24 * 30)) {
       return "must be a duration with its unit, from 1ms to 30d, as 90s, 5m or 2h, is \"" + text +
              "\"";
     }
-    text = std::to_string(seconds);
+    text = std::to_string(::eplbd::to_seconds(value));
     return {};
   };
   CLI::Validator validator;
   validator.operation(to_seconds);
   return validator;
+}
+
+// One of an enum's names, into a T or an optional of one; --help and errors show the names alone.
+template <Named Enum, typename Value>
+CLI::Option* add_choice(CLI::App& command, const std::string& flag, Value& value,
+                        const std::string& help) {
+  std::string list;
+  for (const std::string_view name : names(Enum{})) {
+    list += (list.empty() ? "" : "|") + std::string(name);
+  }
+  const auto parse = [&value, list, flag](const CLI::results_t& given) {
+    const std::optional<Enum> chosen = from_name<Enum>(given.front());
+    if (!chosen) throw CLI::ValidationError(flag, "\"" + given.front() + "\" is none of " + list);
+    value = *chosen;
+    return true;
+  };
+  return command.add_option(flag, parse, help)->type_name(list);
 }
 
 }  // namespace eplbd

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "core/decide/decision.h"
 #include "eplbctl/flags.h"
 #include "eplbctl/flags_check.h"
 #include "eplbctl/orders.h"
@@ -16,10 +17,6 @@ namespace {
 CLI::Option* add_duration(CLI::App& command, const std::string& flag, double& seconds,
                           const std::string& help) {
   return command.add_option(flag, seconds, help)->transform(duration())->type_name("DURATION");
-}
-
-std::optional<PlacementFormat> format_from(const std::string& name) {
-  return name.empty() ? std::nullopt : placement_format_from(name);
 }
 
 class DaemonCommands {
@@ -68,12 +65,10 @@ class DaemonCommands {
 
   void add_placement() {
     const auto options = std::make_shared<PlacementOptions>();
-    const auto format = std::make_shared<std::string>();
-    const auto run = [this, options, format](int (*command)(const PlacementOptions&)) {
-      return [this, options, format, command] {
+    const auto run = [this, options](int (*command)(const PlacementOptions&)) {
+      return [this, options, command] {
         if (action_) return;  // the innermost command is meant
         options->daemon = *address_;
-        options->format = format_from(*format);
         action_ = [options, command] { return command(*options); };
       };
     };
@@ -82,10 +77,8 @@ class DaemonCommands {
     show->add_option("--layer", options->layer, "this layer, GPU by GPU")->check(in_range(0));
     CLI::App* write = add(*show, "export", "Write the placement in force for an engine");
     add_path(*write, "--to", options->file, "the file; -: standard output")->required();
-    write
-        ->add_option("--format", *format,
-                     "default: by the file's name (.npy npy, .yaml trtllm, else json)")
-        ->check(CLI::IsMember({"json", "trtllm", "vllm-ascend", "npy"}));
+    add_choice<PlacementFormat>(*write, "--format", options->format,
+                                "default: by the file's name (.npy npy, .yaml trtllm, else json)");
     write->callback(run(run_placement_export));
     CLI::App* read = add(*show, "import", "Publish a placement; holds until resume");
     add_path(*read, "FILE", options->file, "in any of the formats of export")->required();
@@ -130,6 +123,9 @@ class DaemonCommands {
     add_order(app_, "resume", "End a pause, and the hold of a rollback or import",
               [](OrderOptions& o) { o.path = "/v1/resume"; });
     const auto mode = std::make_shared<std::string>();
+    constexpr auto kModes = names(Mode{});
+    std::vector<std::string> modes(kModes.begin(), kModes.end());
+    modes.emplace_back("config");
     add_order(app_, "mode", "Set the mode over the configuration's",
               [mode](OrderOptions& o) {
                 o.path = "/v1/mode";
@@ -137,7 +133,7 @@ class DaemonCommands {
               })
         ->add_option("MODE", *mode, "config: the configuration's again")
         ->required()
-        ->check(CLI::IsMember({"observe", "shadow", "active", "config"}));
+        ->check(CLI::IsMember(modes));
     const auto version = std::make_shared<int64_t>(-1);
     add_order(app_, "rollback", "Publish an earlier placement again; holds until resume",
               [version](OrderOptions& o) {

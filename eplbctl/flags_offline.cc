@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
-#include <map>
 #include <memory>
 #include <string>
 
+#include "config/config.h"
 #include "eplbctl/flags.h"
 #include "eplbctl/flags_check.h"
 #include "eplbctl/keygen.h"
@@ -13,30 +13,6 @@
 
 namespace eplbd {
 namespace {
-
-const std::map<std::string, Policy> kPolicies = {{"deepseek", Policy::deepseek},
-                                                 {"evolved", Policy::evolved},
-                                                 {"joint", Policy::joint},
-                                                 {"incremental", Policy::incremental}};
-const std::map<std::string, Hierarchical> kHierarchical = {
-    {"auto", Hierarchical::automatic}, {"true", Hierarchical::yes}, {"false", Hierarchical::no}};
-
-// Names in, values out, into a T or an optional of one; --help and errors show the names alone.
-template <typename Value, typename T>
-CLI::Option* add_choice(CLI::App& command, const std::string& flag, Value& value,
-                        const std::map<std::string, T>& names, const std::string& help) {
-  std::string list;
-  for (const auto& [name, ignored] : names) list += (list.empty() ? "" : "|") + name;
-  const auto parse = [&value, names, list, flag](const CLI::results_t& given) {
-    const auto found = names.find(given.front());
-    if (found == names.end()) {
-      throw CLI::ValidationError(flag, "\"" + given.front() + "\" is none of " + list);
-    }
-    value = found->second;
-    return true;
-  };
-  return command.add_option(flag, parse, help)->type_name(list);
-}
 
 // Returns --gpus; who gives one of the others gives that too.
 CLI::Option* add_shape(CLI::App& command, ShapeOptions& shape) {
@@ -62,9 +38,9 @@ CLI::Option* add_shape(CLI::App& command, ShapeOptions& shape) {
 }
 
 void add_balancer(CLI::App& command, BalancerOptions& balancer, const std::string& policy) {
-  add_choice(command, "--policy", balancer.policy, kPolicies, "how to place")->default_str(policy);
-  add_choice(command, "--hierarchical", balancer.hierarchical, kHierarchical,
-             "keep expert groups on nodes")
+  add_choice<Policy>(command, "--policy", balancer.policy, "how to place")->default_str(policy);
+  add_choice<Hierarchical>(command, "--hierarchical", balancer.hierarchical,
+                           "keep expert groups on nodes")
       ->default_str("auto");
   command.add_option("--seed", balancer.seed, "of what a policy draws")
       ->check(in_range(0))
@@ -155,10 +131,10 @@ void add_replay(CLI::App& app, Action& action) {
   add_shape(*command, options->shape);
   add_path(*command, "--config", options->config,
            "a daemon's configuration: the rules, and the topology where --gpus is not given");
-  add_choice(*command, "--policy", options->policy, kPolicies,
-             "how to place, instead of the configuration's");
-  add_choice(*command, "--hierarchical", options->hierarchical, kHierarchical,
-             "keep expert groups on nodes");
+  add_choice<Policy>(*command, "--policy", options->policy,
+                     "how to place, instead of the configuration's");
+  add_choice<Hierarchical>(*command, "--hierarchical", options->hierarchical,
+                           "keep expert groups on nodes");
   command->add_option("--seed", options->seed, "of what a policy draws")->check(in_range(0));
   command->add_option("--step-seconds", options->time.step_seconds, "how long a step lasts")
       ->check(in_range(1e-3, 86400.0))

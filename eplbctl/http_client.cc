@@ -13,6 +13,8 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 
+#include "config/address.h"
+
 namespace eplbd {
 namespace {
 
@@ -69,12 +71,10 @@ class Request {
 };
 
 asio::ip::tcp::endpoint resolve(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos) throw std::runtime_error("HOST:PORT expected");
-  std::string host = address.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  const auto at = split_host_port(address);
+  if (!at) throw std::runtime_error("HOST:PORT expected");
   asio::io_context io;
-  return asio::ip::tcp::resolver(io).resolve(host, address.substr(colon + 1))->endpoint();
+  return asio::ip::tcp::resolver(io).resolve(at->host, at->port)->endpoint();
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstring>
 #include <iostream>
+#include <nlohmann/json.hpp>
 
 #include "config/config.h"
 #include "core/model/imbalance.h"
@@ -165,8 +166,8 @@ class Show {
   // A daemon that does not answer is shown as one that says nothing.
   DaemonFigures ask_daemon() const {
     try {
-      const HttpCall call{http_, "/metrics", "", std::chrono::milliseconds(500)};
-      return read_daemon_figures(http_request(call).body);
+      const HttpCall call{http_, "/api/v1/status", "", std::chrono::milliseconds(500)};
+      return daemon_figures(nlohmann::json::parse(http_request(call).body));
     } catch (const std::exception&) {
       return {};
     }

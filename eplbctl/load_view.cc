@@ -2,9 +2,7 @@
 #include "eplbctl/load_view.h"
 
 #include <algorithm>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "eplbctl/terminal.h"
 #include "eplbctl/text.h"
@@ -22,28 +20,14 @@ std::string version_of(const PlacementId& id) {
 
 }  // namespace
 
-DaemonFigures read_daemon_figures(const std::string& metrics_text) {
-  std::map<std::string, double> sums;  // by family, over its labels
-  std::istringstream lines(metrics_text);
-  for (std::string line; std::getline(lines, line);) {
-    const size_t name_end = line.find_first_of("{ ");
-    const size_t value_at = line.rfind(' ');
-    if (line.starts_with('#') || name_end == std::string::npos) continue;
-    sums[line.substr(0, name_end)] += std::strtod(line.c_str() + value_at, nullptr);
-  }
-  const auto find = [&](const char* name) -> std::optional<double> {
-    const auto found = sums.find(name);
-    return found == sums.end() ? std::nullopt : std::optional(found->second);
+DaemonFigures daemon_figures(const nlohmann::json& status) {
+  const auto number = [&](const char* key) {
+    const nlohmann::json& value = status.at(key);
+    return value.is_number() ? std::optional(value.get<double>()) : std::nullopt;
   };
-  DaemonFigures figures;
-  figures.imbalance = find("eplbd_imbalance");
-  figures.lost = find("eplbd_counts_lost_total");
-  figures.rejected = find("eplbd_counts_rejected_total");
-  const std::optional<double> count = find("eplbd_decide_seconds_count");
-  if (count && *count > 0) {
-    figures.decide_seconds = find("eplbd_decide_seconds_sum").value_or(0) / *count;
-  }
-  return figures;
+  double lost = 0;
+  for (const nlohmann::json& worker : status.at("workers")) lost += worker.at("lost").get<double>();
+  return {number("imbalance"), number("decide_seconds"), lost, number("messages_rejected")};
 }
 
 std::string load_header() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 
@@ -10,14 +11,14 @@
 
 namespace eplbd {
 
-// Of the daemon's /metrics; nothing: it does not say (yet).
+// Of the daemon's status; nothing: it does not say (yet).
 struct DaemonFigures {
   std::optional<double> imbalance;
   std::optional<double> decide_seconds;  // mean
   std::optional<double> lost;            // counts messages
   std::optional<double> rejected;
 };
-DaemonFigures read_daemon_figures(const std::string& metrics_text);
+DaemonFigures daemon_figures(const nlohmann::json& status);
 
 struct LoadFigures {
   std::string title;

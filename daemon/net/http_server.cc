@@ -21,6 +21,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "config/address.h"
 #include "daemon/net/bind_error.h"
 
 namespace eplbd {
@@ -200,21 +201,11 @@ class Session : public std::enable_shared_from_this<Session> {
   Sessions::iterator place_;
 };
 
-// HOST:PORT, [::1]:PORT.
 Tcp::endpoint parse_endpoint(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos) throw std::runtime_error("must be HOST:PORT");
-  std::string host = address.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  }
-  if (host == "localhost") host = "127.0.0.1";
-  if (host.empty() || host == "*") host = "0.0.0.0";
-  size_t used = 0;
-  const std::string text = address.substr(colon + 1);
-  const int port = text.empty() ? -1 : std::stoi(text, &used);
-  if (used != text.size() || port < 0 || port > 65535) throw std::runtime_error("no such port");
-  return {asio::ip::make_address(host), static_cast<uint16_t>(port)};
+  const AddressCheck check = check_http_address(address);
+  if (check.problem) throw std::runtime_error(*check.problem);
+  const HostPort at = *split_host_port(address);
+  return {asio::ip::make_address(at.host), static_cast<uint16_t>(std::stoi(at.port))};
 }
 
 // Permissions of the socket: its owner and, where that can be given, the group.

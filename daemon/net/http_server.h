@@ -58,7 +58,7 @@ class HttpServer {
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
-  // HOST:PORT or [::1]:PORT, an address or `localhost`; port 0: any. Throws std::runtime_error
+  // HOST:PORT or [::1]:PORT, an IP address; port 0: any. Throws std::runtime_error
   // naming the address. Returns the port.
   uint16_t listen_tcp(const std::string& address);
 
