@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <csignal>
 #include <cstring>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -15,6 +14,7 @@
 #include "eplbctl/errors.h"
 #include "eplbctl/http_client.h"
 #include "eplbctl/load_view.h"
+#include "eplbctl/stop_signal.h"
 #include "eplbctl/terminal.h"
 
 namespace eplbd {
@@ -25,9 +25,6 @@ constexpr Duration kShowEvery = std::chrono::seconds(1);
 constexpr int32_t kDefaultSlots = 288;
 constexpr int32_t kDefaultGpus = 32;
 constexpr char kDefaultDeployment[] = "deepseek-v3-decode";
-
-volatile std::sig_atomic_t stop_requested = 0;
-void request_stop(int) { stop_requested = 1; }
 
 // What was routed since the last line, and what it would have cost otherwise.
 struct Score {
@@ -186,8 +183,7 @@ int run_load(const LoadOptions& options) {
   Setup setup(options);
   const std::unique_ptr<Traffic> traffic = make_traffic(options, setup.topology);
   check_shape(*traffic, options, setup.topology);
-  std::signal(SIGINT, request_stop);
-  std::signal(SIGTERM, request_stop);
+  stop_on_signals();
 
   Fleet fleet(setup.topology, setup.fleet);
   Show show(options, setup);

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "eplbctl/record.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <csignal>
 #include <cstring>
 #include <iostream>
 #include <limits>
@@ -15,28 +12,13 @@
 
 #include "daemon/counts_totals.h"
 #include "daemon/formats/npy.h"
+#include "eplbctl/stop_signal.h"
 #include "eplbctl/trace_writer.h"
 
 namespace eplbd {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-volatile std::sig_atomic_t stop_requested = 0;
-void request_stop(int) { stop_requested = 1; }
-
-// False: a signal ended the wait.
-bool wait_until(Clock::time_point time) {
-  while (stop_requested == 0) {
-    const auto left =
-        std::chrono::duration_cast<std::chrono::nanoseconds>(time - Clock::now()).count();
-    if (left <= 0) return true;
-    const timespec wait{static_cast<time_t>(left / 1000000000),
-                        static_cast<long>(left % 1000000000)};
-    ::nanosleep(&wait, nullptr);
-  }
-  return false;
-}
 
 // Asks in between too, as the daemon forgets totals that nobody asks for.
 bool wait_and_ask(Clock::time_point time, const DaemonClient& daemon) {
@@ -96,14 +78,12 @@ void append_difference(const Totals& before, const Totals& now, int64_t steps,
 
 int run_record(const RecordOptions& options) {
   const DaemonClient daemon(options.daemon);
-  std::signal(SIGINT, request_stop);
-  std::signal(SIGTERM, request_stop);
+  stop_on_signals();
   Totals last = read_totals(daemon);
   const auto keep = static_cast<int64_t>(std::ceil(options.keep_seconds / options.every_seconds));
   TraceWriter writer(options.file, static_cast<int32_t>(last.shape[0]),
                      static_cast<int32_t>(last.shape[1]), keep);
-  const auto every = std::chrono::duration_cast<Clock::duration>(
-      std::chrono::duration<double>(options.every_seconds));
+  const Duration every = from_seconds(options.every_seconds);
   const int64_t steps =
       options.for_seconds > 0
           ? std::max<int64_t>(1, std::llround(options.for_seconds / options.every_seconds))

@@ -91,75 +91,26 @@ std::optional<MsgpackValue> MsgpackReader::container(MsgpackType type,
   return value;
 }
 
+// Tags of one kind stand in a row, and the width of what follows doubles from one to the next.
 std::optional<MsgpackValue> MsgpackReader::tagged(uint8_t tag) {
   MsgpackValue value;
-  switch (tag) {
-    case 0xc0:
-      return value;
-    case 0xc2:
-    case 0xc3:
-      value.type = MsgpackType::boolean;
-      value.integer = tag & 1U;
-      return value;
-    case 0xc4:
-      return blob(MsgpackType::binary, big_endian(1));
-    case 0xc5:
-      return blob(MsgpackType::binary, big_endian(2));
-    case 0xc6:
-      return blob(MsgpackType::binary, big_endian(4));
-    case 0xc7:
-      return blob(MsgpackType::extension, big_endian(1));
-    case 0xc8:
-      return blob(MsgpackType::extension, big_endian(2));
-    case 0xc9:
-      return blob(MsgpackType::extension, big_endian(4));
-    case 0xca:
-      return floating(4);
-    case 0xcb:
-      return floating(8);
-    case 0xcc:
-      return integer(1, false);
-    case 0xcd:
-      return integer(2, false);
-    case 0xce:
-      return integer(4, false);
-    case 0xcf:
-      return integer(8, false);
-    case 0xd0:
-      return integer(1, true);
-    case 0xd1:
-      return integer(2, true);
-    case 0xd2:
-      return integer(4, true);
-    case 0xd3:
-      return integer(8, true);
-    case 0xd4:
-      return blob(MsgpackType::extension, 1);
-    case 0xd5:
-      return blob(MsgpackType::extension, 2);
-    case 0xd6:
-      return blob(MsgpackType::extension, 4);
-    case 0xd7:
-      return blob(MsgpackType::extension, 8);
-    case 0xd8:
-      return blob(MsgpackType::extension, 16);
-    case 0xd9:
-      return blob(MsgpackType::string, big_endian(1));
-    case 0xda:
-      return blob(MsgpackType::string, big_endian(2));
-    case 0xdb:
-      return blob(MsgpackType::string, big_endian(4));
-    case 0xdc:
-      return container(MsgpackType::array, big_endian(2));
-    case 0xdd:
-      return container(MsgpackType::array, big_endian(4));
-    case 0xde:
-      return container(MsgpackType::map, big_endian(2));
-    case 0xdf:
-      return container(MsgpackType::map, big_endian(4));
-    default:
-      return std::nullopt;  // 0xc1: never used
+  if (tag == 0xc0) return value;
+  if (tag == 0xc1) return std::nullopt;  // never used
+  if (tag <= 0xc3) {
+    value.type = MsgpackType::boolean;
+    value.integer = tag & 1U;
+    return value;
   }
+  const auto width = [tag](uint8_t first, size_t of_first) { return of_first << (tag - first); };
+  if (tag <= 0xc6) return blob(MsgpackType::binary, big_endian(width(0xc4, 1)));
+  if (tag <= 0xc9) return blob(MsgpackType::extension, big_endian(width(0xc7, 1)));
+  if (tag <= 0xcb) return floating(width(0xca, 4));
+  if (tag <= 0xcf) return integer(width(0xcc, 1), false);
+  if (tag <= 0xd3) return integer(width(0xd0, 1), true);
+  if (tag <= 0xd8) return blob(MsgpackType::extension, width(0xd4, 1));
+  if (tag <= 0xdb) return blob(MsgpackType::string, big_endian(width(0xd9, 1)));
+  if (tag <= 0xdd) return container(MsgpackType::array, big_endian(width(0xdc, 2)));
+  return container(MsgpackType::map, big_endian(width(0xde, 2)));
 }
 
 std::optional<MsgpackValue> MsgpackReader::next() {
