@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/yaml_node.h"
 
+#include <fmt/format.h>
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/exceptions.h>
 #include <yaml-cpp/mark.h>
@@ -8,7 +9,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdio>
 #include <map>
 #include <sstream>
 
@@ -132,9 +132,9 @@ void find_tab(std::string_view text) {
 std::shared_ptr<YamlNode> build_tree(std::string_view text) {
   if (text.size() > kMaxConfigBytes) throw Unreadable{1, "over 1 MiB: not a configuration file"};
   if (const size_t offset = find_unprintable(text, "\t\r\n"); offset < text.size()) {
-    char byte[8];
-    std::snprintf(byte, sizeof byte, "0x%02x", static_cast<unsigned char>(text[offset]));
-    throw Unreadable{line_at(text, offset), std::string("the byte ") + byte + " is not UTF-8 text"};
+    const auto byte = static_cast<unsigned char>(text[offset]);
+    throw Unreadable{line_at(text, offset),
+                     fmt::format("the byte 0x{:02x} is not UTF-8 text", byte)};
   }
   find_tab(text);
   // The end is marked: yaml-cpp takes the end of the text for the end of an open quote.
@@ -176,9 +176,7 @@ std::string quoted(std::string_view text) {
       out += '\\';
       out += c;
     } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      char escape[8];
-      std::snprintf(escape, sizeof escape, "\\x%02x", static_cast<unsigned char>(c));
-      out += escape;
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
     } else {
       out += c;
     }

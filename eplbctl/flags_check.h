@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <cstdlib>
 #include <limits>
 #include <optional>
@@ -20,10 +21,9 @@ inline CLI::Validator in_range(double least,
     char* end = nullptr;
     const double value = std::strtod(text.c_str(), &end);
     if (!text.empty() && *end == '\0' && value >= least && value <= most) return {};
-    char limits[64];
-    std::snprintf(limits, sizeof(limits), most < 1e300 ? "from %g to %g" : "from %g on", least,
-                  most);
-    return "must be a number " + std::string(limits) + ", is \"" + text + "\"";
+    const std::string limits =
+        most < 1e300 ? fmt::format("from {} to {}", least, most) : fmt::format("from {} on", least);
+    return "must be a number " + limits + ", is \"" + text + "\"";
   };
   return CLI::Validator(check, "");
 }

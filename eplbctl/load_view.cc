@@ -10,8 +10,8 @@
 namespace eplbd {
 namespace {
 
-std::string or_dash(const char* pattern, std::optional<double> value, double scale = 1) {
-  return value ? format(pattern, *value * scale) : "-";
+std::string or_dash(std::optional<double> value, int decimals, double scale = 1) {
+  return value ? format("{:.{}f}", *value * scale, decimals) : "-";
 }
 
 std::string version_of(const PlacementId& id) {
@@ -31,16 +31,15 @@ DaemonFigures daemon_figures(const nlohmann::json& status) {
 }
 
 std::string load_header() {
-  return format("%8s  %9s %9s %9s  %9s %9s %10s %10s\n", "seconds", "initial", "now", "daemon",
-                "version", "updates", "moves", "decide_ms");
+  return format("{:>8}  {:>9} {:>9} {:>9}  {:>9} {:>9} {:>10} {:>10}\n", "seconds", "initial",
+                "now", "daemon", "version", "updates", "moves", "decide_ms");
 }
 
 std::string load_line(const LoadFigures& f) {
-  return format("%8.1f  %9.3f %9.3f %9s  %9s %9s %10s %10s%s\n", f.seconds, f.imbalance_initial,
-                f.imbalance_now, or_dash("%.3f", f.daemon.imbalance).c_str(),
-                version_of(f.running).c_str(), grouped(f.updates).c_str(), grouped(f.moves).c_str(),
-                or_dash("%.2f", f.daemon.decide_seconds, 1e3).c_str(),
-                f.heard ? "" : "  no daemon heard yet");
+  return format("{:8.1f}  {:9.3f} {:9.3f} {:>9}  {:>9} {:>9} {:>10} {:>10}{}\n", f.seconds,
+                f.imbalance_initial, f.imbalance_now, or_dash(f.daemon.imbalance, 3),
+                version_of(f.running), grouped(f.updates), grouped(f.moves),
+                or_dash(f.daemon.decide_seconds, 2, 1e3), f.heard ? "" : "  no daemon heard yet");
 }
 
 std::string load_json(const LoadFigures& f) {
@@ -69,23 +68,21 @@ std::string load_screen(const LoadFigures& f, int columns) {
   const double longest = std::max({f.imbalance_initial, f.imbalance_now, 1.01}) - 1;
   const int cells = std::clamp(columns - 34, 0, 50);
   const auto imbalance = [&](const char* name, double value) {
-    return format("  %-20s %7.3f  ", name, value) + bar((value - 1) / longest, cells) + "\n";
+    return format("  {:20} {:7.3f}  ", name, value) + bar((value - 1) / longest, cells) + "\n";
   };
   std::string text = f.title + "\n\n  imbalance: fullest GPU / mean, 1 is perfect\n";
   text += imbalance("initial placement", f.imbalance_initial);
   text += imbalance("now", f.imbalance_now);
-  text +=
-      format("  %-20s %7s\n\n", "the daemon's window", or_dash("%.3f", f.daemon.imbalance).c_str());
-  text += format("  %-20s %7s  %s\n", "placement", version_of(f.running).c_str(),
+  text += format("  {:20} {:>7}\n\n", "the daemon's window", or_dash(f.daemon.imbalance, 3));
+  text += format("  {:20} {:>7}  {}\n", "placement", version_of(f.running),
                  f.status == "applying" ? "applying the next one" : "");
-  text += format("  %-20s %7s  in %s updates, each takes %.3g s to apply\n", "weights moved",
-                 grouped(f.moves).c_str(), grouped(f.updates).c_str(), f.apply_seconds);
-  text += format("  %-20s %7s  ms\n", "a decision takes",
-                 or_dash("%.2f", f.daemon.decide_seconds, 1e3).c_str());
+  text += format("  {:20} {:>7}  in {} updates, each takes {:.3g} s to apply\n", "weights moved",
+                 grouped(f.moves), grouped(f.updates), f.apply_seconds);
   text +=
-      format("  %-20s %7s  sent, %s lost, %s rejected\n", "messages", grouped(f.messages).c_str(),
-             or_dash("%.0f", f.daemon.lost).c_str(), or_dash("%.0f", f.daemon.rejected).c_str());
-  text += f.heard ? format("\n  %.0f s; Ctrl-C ends it\n", f.seconds)
+      format("  {:20} {:>7}  ms\n", "a decision takes", or_dash(f.daemon.decide_seconds, 2, 1e3));
+  text += format("  {:20} {:>7}  sent, {} lost, {} rejected\n", "messages", grouped(f.messages),
+                 or_dash(f.daemon.lost, 0), or_dash(f.daemon.rejected, 0));
+  text += f.heard ? format("\n  {:.0f} s; Ctrl-C ends it\n", f.seconds)
                   : "\n  no daemon heard yet: does eplbd run with this deployment and addresses?\n";
   return text;
 }

@@ -20,7 +20,7 @@ std::string placement_words(const json& answer) {
                      std::to_string(answer.at("layers_changed").get<int64_t>()) + " layers";
   const double before = answer.value("imbalance_before", 0.0);
   const double after = answer.value("imbalance_after", 0.0);
-  if (before > 0) text += format(", imbalance %.3f -> %.3f", before, after);
+  if (before > 0) text += format(", imbalance {:.3f} -> {:.3f}", before, after);
   return text;
 }
 

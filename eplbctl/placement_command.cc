@@ -35,10 +35,10 @@ std::string layer_text(const Topology& topology, const Placement& placement, int
     if (topology.layer_id(layer) != id) continue;
     std::string text;
     for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) {
-      text += format("GPU %4d ", gpu);
+      text += format("GPU {:4} ", gpu);
       for (int32_t slot = 0; slot < topology.slots_per_gpu(); ++slot) {
         const int32_t expert = placement.layer(layer)[gpu * topology.slots_per_gpu() + slot];
-        text += expert == kNoExpert ? format(" %4s", "-") : format(" %4d", expert);
+        text += expert == kNoExpert ? format(" {:>4}", "-") : format(" {:4}", expert);
       }
       text += "\n";
     }
@@ -60,9 +60,9 @@ std::string layers_text(const Topology& topology, const Placement& placement) {
     for (int32_t expert = 0; expert < topology.logical_experts; ++expert) order[expert] = expert;
     std::stable_sort(order.begin(), order.end(),
                      [&](int32_t a, int32_t b) { return replicas[a] > replicas[b]; });
-    text += format("%5d ", topology.layer_id(layer));
+    text += format("{:5} ", topology.layer_id(layer));
     for (size_t i = 0; i < std::min(kShown, order.size()) && replicas[order[i]] > 1; ++i) {
-      text += format(" %dx%d", order[i], replicas[order[i]]);
+      text += format(" {}x{}", order[i], replicas[order[i]]);
     }
     text += "\n";
   }

@@ -14,8 +14,12 @@ namespace {
 
 using nlohmann::json;
 
-std::string number(const json& value, const char* pattern = "%.3f") {
-  return value.is_number() ? format(pattern, value.get<double>()) : "-";
+std::string number(const json& value) {
+  return value.is_number() ? format("{:.3f}", value.get<double>()) : "-";
+}
+
+std::string rounded(const json& value) {
+  return value.is_number() ? format("{:.4g}", value.get<double>()) : "-";
 }
 
 std::string id_text(const json& id) {
@@ -25,7 +29,7 @@ std::string id_text(const json& id) {
 }
 
 std::string line(const char* name, const std::string& text) {
-  return format("  %-11s ", name) + text + "\n";
+  return format("  {:11} ", name) + text + "\n";
 }
 
 std::string ago(const json& status, const json& ts) {
@@ -62,7 +66,7 @@ std::string imbalance_line(const json& status) {
   if (status.at("imbalance").is_number()) {
     text = number(status.at("imbalance")) + ", initially " + number(status.at("imbalance_initial"));
   }
-  text += "; acts above " + number(status.at("imbalance_threshold"), "%.4g");
+  text += "; acts above " + rounded(status.at("imbalance_threshold"));
   if (status.at("imbalance_floor").is_number()) {
     text += "; best " + number(status.at("imbalance_floor"));
   }
@@ -112,9 +116,9 @@ std::string head(const json& status) {
 std::string body(const json& status) {
   std::string text = placement_line(status) + imbalance_line(status);
   text += workers_line(status);
-  text += line("window", grouped(std::llround(status.at("tokens").get<double>())) +
-                             " tokens, half-life " +
-                             number(status.at("half_life_seconds"), "%.3g") + " s");
+  text +=
+      line("window", grouped(std::llround(status.at("tokens").get<double>())) +
+                         " tokens, half-life " + rounded(status.at("half_life_seconds")) + " s");
   if (!status.at("updates").empty()) {
     const json& update = status.at("updates").front();
     text += line("last update", std::to_string(update.at("version").get<uint64_t>()) + ", " +
@@ -127,7 +131,7 @@ std::string body(const json& status) {
   if (status.at("gain_realised").is_number()) {
     const double gain = status.at("gain_realised");
     text +=
-        line(gain < 0 ? "it cost" : "it paid", format("%.3f of imbalance since", std::abs(gain)));
+        line(gain < 0 ? "it cost" : "it paid", format("{:.3f} of imbalance since", std::abs(gain)));
   }
   if (!status.at("gpus_down").empty()) text += line("GPUs down", status.at("gpus_down").dump());
   for (const json& problem : status.at("problems")) {
@@ -179,7 +183,7 @@ std::string gpu_bars(const json& ratios, double highest, int columns, int rows) 
       const double ratio = load_of(ratios[gpu]);
       const double eighths = std::ceil(ratio / highest * kBar * 8);
       const int blanks = kBar - static_cast<int>(eighths + 7) / 8;
-      text += format(" %4d %5.2f ", gpu, ratio) + bar(eighths / (kBar * 8), kBar) +
+      text += format(" {:4} {:5.2f} ", gpu, ratio) + bar(eighths / (kBar * 8), kBar) +
               std::string(static_cast<size_t>(std::max(0, blanks)), ' ') + "  ";
     }
     text += "\n";
@@ -210,7 +214,7 @@ std::string gpus_text(const json& status, int columns, int rows) {
   const double most = load_of(ratios[fullest]);
   const double highest = std::max(1.0, most);
   const std::string bars = gpu_bars(ratios, highest, columns, rows - 1);
-  return format("  load of each GPU / mean; fullest: GPU %zu, %.2f\n", fullest, most) +
+  return format("  load of each GPU / mean; fullest: GPU {}, {:.2f}\n", fullest, most) +
          (bars.empty() ? gpu_cells(ratios, highest, columns) : bars);
 }
 

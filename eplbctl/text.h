@@ -2,21 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <string>
 
 namespace eplbd {
 
-// printf into a string; at most 511 bytes.
-template <typename... Arguments>
-std::string format(const char* pattern, Arguments... arguments) {
-  char text[512];
-  std::snprintf(text, sizeof(text), pattern, arguments...);
-  return text;
-}
+using fmt::format;
 
 // 1234567 -> 1,234,567
 inline std::string grouped(int64_t value) {
@@ -29,7 +24,7 @@ inline std::string grouped(int64_t value) {
 
 // 93784 -> "1d 2h", 75 -> "1m 15s", 0.25 -> "0.2s": the two largest units.
 inline std::string duration_words(double seconds) {
-  if (seconds < 10) return format("%.1fs", std::max(0.0, seconds));
+  if (seconds < 10) return format("{:.1f}s", std::max(0.0, seconds));
   const auto whole = static_cast<int64_t>(std::llround(seconds));
   const auto words = [](int64_t a, const char* u, int64_t b, const char* v) {
     return std::to_string(a) + u + (b > 0 ? " " + std::to_string(b) + v : "");
