@@ -1,6 +1,8 @@
 // One placement from scratch: every policy on every shape and load, on one thread.
 //   bench_solver [--traces FOLDER] [--seed-program FILE.py] [--python PYTHON] [--shape N] [--repeat
 //   N]
+//   bench_solver --sweep all|CONSTANT   what halving and doubling it does, see
+//                                       core/balance/scratch/constants.h
 // Loads: log-normal and Zipf from a fixed seed, and the FOLDER/**/*.npy whose layers and experts
 // are the shape's. Where PYTHON (python3) has torch, bench/deepseek_reference.py runs in between,
 // and FILE.py, a program with the same rebalance_experts(), beside it. The floor is `deepseek`: to
@@ -18,9 +20,11 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "core/balance/bound.h"
+#include "core/balance/scratch/joint.h"
 #include "core/balance/scratch_policy.h"
 #include "core/model/imbalance.h"
 #include "eplbctl/trace_file.h"
@@ -40,6 +44,7 @@ struct Options {
   std::string python = "python3";
   int shape = -1;
   int repeat = 5;
+  std::string sweep;
 };
 
 struct Load {
@@ -218,6 +223,87 @@ void compare(const Options& options, const Topology& topology, const Load& load)
   print_rows(title + ") | " + load.name, rows, bound.whole_model);
 }
 
+struct Constant {
+  const char* name;
+  void (*scale)(SearchConstants&, double);
+};
+
+template <auto Field>
+void scale_field(SearchConstants& constants, double factor) {
+  auto& field = constants.*Field;
+  using Value = std::remove_reference_t<decltype(field)>;
+  field =
+      std::max(static_cast<Value>(field * factor), std::is_integral_v<Value> ? Value(1) : Value(0));
+}
+
+constexpr Constant kConstants[] = {
+    {"finest", scale_field<&SearchConstants::finest>},
+    {"coarsest", scale_field<&SearchConstants::coarsest>},
+    {"many_gpus", scale_field<&SearchConstants::many_gpus>},
+    {"per_way", scale_field<&SearchConstants::per_way>},
+    {"settled", scale_field<&SearchConstants::settled>},
+    {"attempts_by_size", scale_field<&SearchConstants::attempts_by_size>},
+    {"least_attempts", scale_field<&SearchConstants::least_attempts>},
+    {"most_attempts", scale_field<&SearchConstants::most_attempts>},
+    {"attempts_of_a_start", scale_field<&SearchConstants::attempts_of_a_start>},
+    {"few_gpus", scale_field<&SearchConstants::few_gpus>},
+    {"near", scale_field<&SearchConstants::near>},
+    {"far", scale_field<&SearchConstants::far>},
+    {"left_of_the_way", scale_field<&SearchConstants::left_of_the_way>},
+    {"most_slots", scale_field<&SearchConstants::most_slots>},
+    {"most_subsets", scale_field<&SearchConstants::most_subsets>},
+    {"count_moves", scale_field<&SearchConstants::count_moves>},
+    {"most_packings", scale_field<&SearchConstants::most_packings>}};
+
+struct Swept {
+  std::vector<double> layers;  // imbalance
+  double seconds = 0;
+};
+
+Swept sweep_once(const SearchConstants& constants, const Topology& topology,
+                 const std::vector<double>& loads) {
+  const auto joint = make_joint({Policy::joint}, constants, {});
+  const auto start = std::chrono::steady_clock::now();
+  const Placement placement = joint->place(topology, loads, {}).placement;
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  return {imbalance_of(topology, placement, loads).layers, took.count()};
+}
+
+// On 12 layers of some shapes, from 8 GPUs to 144, and of each synthetic load.
+void sweep(const std::string& which) {
+  constexpr int32_t kSwept[][6] = {{12, 256, 288, 8, 4, 32}, {12, 32, 40, 1, 1, 8},
+                                   {12, 256, 320, 1, 1, 64}, {12, 256, 288, 1, 1, 72},
+                                   {12, 256, 288, 1, 1, 96}, {12, 256, 288, 1, 1, 144}};
+  std::puts("| constant | shape | halved: mean, worst layer, time | doubled |\n|---|---|---|---|");
+  for (const Constant& constant : kConstants) {
+    if (which != "all" && which != constant.name) continue;
+    for (const auto& shape : kSwept) {
+      const Topology topology = topology_of(shape);
+      std::printf("| %s | %d GPUs, %d slots |", constant.name, topology.gpus, topology.slots);
+      for (const double factor : {0.5, 2.0}) {
+        double mean = 0, worst = -1, before = 0, after = 0;
+        int layers = 0;
+        for (const Load& load : loads_for(topology, "")) {
+          SearchConstants changed;
+          constant.scale(changed, factor);
+          const Swept usual = sweep_once({}, topology, load.loads);
+          const Swept other = sweep_once(changed, topology, load.loads);
+          before += usual.seconds;
+          after += other.seconds;
+          for (size_t layer = 0; layer < usual.layers.size(); ++layer, ++layers) {
+            const double change = other.layers[layer] / usual.layers[layer] - 1;
+            mean += change;
+            worst = std::max(worst, change);
+          }
+        }
+        std::printf(" %+.1e, %+.1e, %.2fx |", mean / layers, worst, after / before);
+      }
+      std::printf("\n");
+      std::fflush(stdout);
+    }
+  }
+}
+
 Options options_from(int argc, char** argv) {
   Options options;
   for (int i = 1; i + 1 < argc; i += 2) {
@@ -230,6 +316,8 @@ Options options_from(int argc, char** argv) {
       options.python = argv[i + 1];
     } else if (flag == "--shape") {
       options.shape = std::stoi(argv[i + 1]);
+    } else if (flag == "--sweep") {
+      options.sweep = argv[i + 1];
     } else if (flag == "--repeat") {
       options.repeat = std::max(1, std::stoi(argv[i + 1]));
     } else {
@@ -241,6 +329,7 @@ Options options_from(int argc, char** argv) {
 }
 
 void run(const Options& options) {
+  if (!options.sweep.empty()) return sweep(options.sweep);
   std::puts(
       "| shape | load | policy | balancedness | bound | ms | faster than DeepSeek's Python | "
       "than the seed's | times the floor | layers where `joint` is worse |\n"

@@ -1,5 +1,5 @@
-// Fills one region of a layer from scratch: starts, descents and exact exchanges of LayerSearch, as
-// many as it takes until the peak is at what another region or a bound demands.
+// Fills one region of a layer from scratch: starts, descents and random changes, as many as it
+// takes until the peak is at what another region or a bound demands.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -8,7 +8,11 @@
 #include <vector>
 
 #include "core/balance/random.h"
-#include "core/balance/scratch/layer_search.h"
+#include "core/balance/scratch/constants.h"
+#include "core/balance/scratch/descent.h"
+#include "core/balance/scratch/pair_counts.h"
+#include "core/balance/scratch/region_state.h"
+#include "core/balance/scratch/start.h"
 
 namespace eplbd {
 
@@ -21,45 +25,48 @@ struct RegionPlan {
 
 class RegionFiller {
  public:
-  explicit RegionFiller(int32_t slots_per_gpu) : slots_per_gpu_(slots_per_gpu) {}
+  RegionFiller(int32_t slots_per_gpu, const SearchConstants& constants)
+      : slots_per_gpu_(slots_per_gpu), constants_(constants), descent_(constants) {}
 
   // The region at hand: weights [experts], speeds [gpus]. They must outlive what is done with it.
   void take(std::span<const double> weights, std::span<const double> speeds);
 
-  // Sets expert_at and peak. A peak of `enough` needs no further search.
+  // Sets expert_at and peak. A peak of `enough` needs no further search, nor one that is at what is
+  // known to be out of reach.
   void fill(double enough, RegionPlan& plan, Random& random);
-  // Whether what fill() found last stays far from what was asked, or from a bound of it.
+  // Whether what fill() found last stays far from both.
   bool far(const RegionPlan& plan) const;
 
   // For searches longer than fill()'s.
-  double bound() const;
-  bool at(double enough, const RegionPlan& plan) const;
-  void attempt(double enough, int32_t attempts, RegionPlan& plan, Random& random);
+  bool at_bound(const RegionPlan& plan) const;
+  void attempt(int32_t attempts, RegionPlan& plan, Random& random);
 
  private:
-  void fill_with_copies(RegionPlan& plan) const;
   bool more_slots_than_experts() const {
     return slots_per_gpu_ > static_cast<int32_t>(weights_.size());
   }
-  bool exact() const;
-  double target() const { return enough_ * (1 + tolerated_); }
-  double off_bound() const;
-  double quantum() const;
+  double bound() const;
+  // What is there when it is `tolerances` above what is known to be out of reach.
+  double goal(double tolerances) const;
+  void fill_with_copies(RegionPlan& plan) const;
+  void start_and_descend(RegionPlan& plan);
   void keep(RegionPlan& plan) const;
-  bool even_out(Random& random);
-  bool alike() const;  // the GPUs
-  bool few_placements() const;
-  void search_pairs(RegionPlan& plan, Random& random);
   void search_more(RegionPlan& plan, Random& random);
-  void search_exactly(int32_t starts, RegionPlan& plan, Random& random);
-  void search_by_steps(RegionPlan& plan, Random& random);
+  void try_every_placement(RegionPlan& plan);
+  void search_counts(RegionPlan& plan, Random& random);
+  void search_by_attempts(RegionPlan& plan, Random& random);
 
   const int32_t slots_per_gpu_;
+  const SearchConstants& constants_;
   std::span<const double> weights_, speeds_;
-  double enough_ = 0;     // the peak that is aimed at,
-  double tolerated_ = 0;  // how far above it counts as there, as a part of it,
-  double quantum_ = 0;    // and what all weights are multiples of, where that counts beside it
-  LayerSearch search_;
+  double enough_ = 0;        // as asked for
+  double out_of_reach_ = 0;  // a peak which none is below, as far as is known
+  double tolerance_ = 0;     // how far above it counts as there, as a part of it
+  RegionState state_;
+  Start start_;
+  Descent descent_;
+  PairCounts pair_counts_;
+  std::vector<int32_t> counts_;  // [experts] of the last start
 };
 
 }  // namespace eplbd
