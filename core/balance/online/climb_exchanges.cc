@@ -8,8 +8,8 @@ namespace eplbd {
 
 ExchangeSearch::ExchangeSearch(const LayerState& state)
     : state_(state),
-      half_(state.term.size()),
-      bounds_(state.term.size()),
+      half_(state.powers.size()),
+      bounds_(state.powers.size()),
       is_held_(state.topology.slots),
       was_held_(state.topology.slots),
       column_(state.topology.gpus, -1),
@@ -40,7 +40,7 @@ void ExchangeSearch::bound_partners(int32_t gpu, float least) {
     bound_lanes_.push_back({lane.weight, lane.gpu_load[gpu], lane.gpu_load.data()});
   }
   for (size_t g = 0; g < half_.size(); ++g) half_[g] = speed[g] == speed[gpu] ? 0.5F : 0;
-  exchange_bounds(bound_lanes_, state_.term.data(), half_.data(), state_.term[gpu],
+  exchange_bounds(bound_lanes_, state_.powers.data(), half_.data(), state_.powers[gpu],
                   state_.doublings, bounds_);
   back_.assign(state_.topology.gpus, state_.arrivals[gpu] > 0);
   const auto row = state_.row_of(gpu);
@@ -80,7 +80,7 @@ void ExchangeSearch::load_block(int32_t gpu, Block block) {
   for (size_t column = 0; column < block.size(); ++column) {
     const int32_t other = block[column].gpu;
     column_[other] = static_cast<int32_t>(column);
-    before_[column] = state_.term[gpu] + state_.term[other];
+    before_[column] = state_.powers[gpu] + state_.powers[other];
     const size_t first = other * width;
     float* const allowed = allowed_.data() + column;
     float* const halved = halved_.data() + column;

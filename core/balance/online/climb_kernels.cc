@@ -82,14 +82,14 @@ template <typename Width>
 }
 
 template <typename Width>
-[[gnu::always_inline]] inline void bounds_of(std::span<const BoundLane> lanes, const float* term,
+[[gnu::always_inline]] inline void bounds_of(std::span<const BoundLane> lanes, const float* powers,
                                              const float* half, float mine, int doublings,
                                              std::span<float> bounds) {
   using Floats = typename Width::Floats;
   constexpr float kRounding = 4e-6F;
   for (size_t gpu = 0; gpu < bounds.size(); gpu += sizeof(Floats) / sizeof(float)) {
     Floats theirs, halves;
-    load(theirs, term + gpu);
+    load(theirs, powers + gpu);
     load(halves, half + gpu);
     Floats bound = (1 + kRounding) * (theirs + mine);
     for (const BoundLane& lane : lanes) {
@@ -142,13 +142,13 @@ template <typename Width>
 }
 
 // Left to the compiler, as a GPU's slots fill no whole registers.
-[[gnu::always_inline]] inline void changes_of(std::span<const SlotLane> lanes, float term,
+[[gnu::always_inline]] inline void changes_of(std::span<const SlotLane> lanes, float powers,
                                               std::span<const float> fall,
                                               std::span<const float> rise, int doublings,
                                               float* __restrict fallen, float* __restrict risen) {
   const size_t count = fall.size();
-  for (size_t i = 0; i < count; ++i) fallen[i] = term;
-  for (size_t i = 0; i < count; ++i) risen[i] = -term;
+  for (size_t i = 0; i < count; ++i) fallen[i] = powers;
+  for (size_t i = 0; i < count; ++i) risen[i] = -powers;
   for (const SlotLane& lane : lanes) {
     for (size_t i = 0; i < count; ++i) {
       float less = lane.load - lane.share[i] * fall[i];
@@ -161,15 +161,17 @@ template <typename Width>
   }
 }
 
-// exp(x) = 2^n exp(r): n the nearest whole number, by a constant that has no bits behind the point;
-// exp(r) by its series.
+// exp(x) = 2^n exp(r), x = n ln 2 + r with ln 2 in two parts, the first of few bits, so that r is
+// exact (Cody and Waite 1980). n is the nearest whole number to x / ln 2: added to 1.5 x 2^23 no
+// bits behind the point are left. exp(r), |r| <= ln 2 / 2, by the first seven terms of its series:
+// right to 1e-6. The powers of two go straight into the exponent's bits.
 template <typename Width>
 [[gnu::always_inline]] inline double exponentials(std::span<const float> loads,
                                                   std::span<const float> live, float peak,
                                                   float sharpness) {
   using Floats = typename Width::Floats;
   using Ints = typename Width::Ints;
-  constexpr float kWhole = 12582912;
+  constexpr float kShifter = 12582912;
   float sums[kBlock] = {};
   for (size_t gpu = 0; gpu < loads.size(); gpu += kBlock) {
     for (size_t column = 0; column < kBlock; column += sizeof(Floats) / sizeof(float)) {
@@ -180,8 +182,8 @@ template <typename Width>
       x = sharpness * (x - peak);
       const Floats least = Floats{} - 80;
       x = x < least ? least : x;
-      const Floats shifted = x * 1.44269504F + kWhole;
-      const Floats whole = shifted - kWhole;
+      const Floats shifted = x * 1.44269504F + kShifter;
+      const Floats whole = shifted - kShifter;
       const Floats r = (x - whole * 0.693359375F) + whole * 2.12194440e-4F;
       Floats result = r * (1.0F / 720) + 1.0F / 120;
       result = result * r + 1.0F / 24;
@@ -213,10 +215,10 @@ const bool avx2 = __builtin_cpu_supports("avx2");
   exchanges<Eight>(lanes, block, 1, first, worth, which);
 }
 
-[[gnu::target("avx2")]] void bounds_avx2(std::span<const BoundLane> lanes, const float* term,
+[[gnu::target("avx2")]] void bounds_avx2(std::span<const BoundLane> lanes, const float* powers,
                                          const float* half, float mine, int doublings,
                                          std::span<float> bounds) {
-  bounds_of<Eight>(lanes, term, half, mine, doublings, bounds);
+  bounds_of<Eight>(lanes, powers, half, mine, doublings, bounds);
 }
 
 [[gnu::target("avx2")]] Found turnovers_avx2(std::span<const TurnoverLane> lanes,
@@ -227,11 +229,11 @@ const bool avx2 = __builtin_cpu_supports("avx2");
   return turnovers<Eight>(lanes, own, mask, empty, 1, least);
 }
 
-[[gnu::target("avx2")]] void changes_avx2(std::span<const SlotLane> lanes, float term,
+[[gnu::target("avx2")]] void changes_avx2(std::span<const SlotLane> lanes, float powers,
                                           std::span<const float> fall, std::span<const float> rise,
                                           int doublings, float* fallen, float* risen) {
-  if (doublings == 0) return changes_of(lanes, term, fall, rise, 0, fallen, risen);
-  changes_of(lanes, term, fall, rise, 1, fallen, risen);
+  if (doublings == 0) return changes_of(lanes, powers, fall, rise, 0, fallen, risen);
+  changes_of(lanes, powers, fall, rise, 1, fallen, risen);
 }
 
 [[gnu::target("avx2")]] double exponentials_avx2(std::span<const float> loads,
@@ -251,12 +253,12 @@ void best_exchanges(std::span<const ExchangeLane> lanes, const ExchangeBlock& bl
   exchanges<Four>(lanes, block, doublings, first, worth, which);
 }
 
-void exchange_bounds(std::span<const BoundLane> lanes, const float* term, const float* half,
+void exchange_bounds(std::span<const BoundLane> lanes, const float* powers, const float* half,
                      float mine, int doublings, std::span<float> bounds) {
 #if defined(__x86_64__)
-  if (avx2) return bounds_avx2(lanes, term, half, mine, doublings, bounds);
+  if (avx2) return bounds_avx2(lanes, powers, half, mine, doublings, bounds);
 #endif
-  bounds_of<Four>(lanes, term, half, mine, doublings, bounds);
+  bounds_of<Four>(lanes, powers, half, mine, doublings, bounds);
 }
 
 Found best_turnover(std::span<const TurnoverLane> lanes, std::span<const float> own,
@@ -267,12 +269,12 @@ Found best_turnover(std::span<const TurnoverLane> lanes, std::span<const float> 
   return turnovers<Four>(lanes, own, mask, empty, doublings, least);
 }
 
-void slot_changes(std::span<const SlotLane> lanes, float term, std::span<const float> fall,
+void slot_changes(std::span<const SlotLane> lanes, float powers, std::span<const float> fall,
                   std::span<const float> rise, int doublings, float* fallen, float* risen) {
 #if defined(__x86_64__)
-  if (avx2) return changes_avx2(lanes, term, fall, rise, doublings, fallen, risen);
+  if (avx2) return changes_avx2(lanes, powers, fall, rise, doublings, fallen, risen);
 #endif
-  changes_of(lanes, term, fall, rise, doublings, fallen, risen);
+  changes_of(lanes, powers, fall, rise, doublings, fallen, risen);
 }
 
 double sum_of_exponentials(std::span<const float> loads, std::span<const float> live, float peak,

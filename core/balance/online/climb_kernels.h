@@ -44,14 +44,14 @@ void best_exchanges(std::span<const ExchangeLane> lanes, const ExchangeBlock& bl
                     int32_t first, float* worth, int32_t* which);
 
 // Upper bounds [gpus] for all exchanges of one GPU with each GPU, as if any load could go over.
-// Requires: term [gpus] and the lanes' loads [gpus] padded; `half` is 1/2 for a GPU of the same
+// Requires: powers [gpus] and the lanes' loads [gpus] padded; `half` is 1/2 for a GPU of the same
 // speed, else 0.
 struct BoundLane {
   float weight = 0;
   float mine = 0;  // load of the one GPU
   const float* load = nullptr;
 };
-void exchange_bounds(std::span<const BoundLane> lanes, const float* term, const float* half,
+void exchange_bounds(std::span<const BoundLane> lanes, const float* powers, const float* half,
                      float mine, int doublings, std::span<float> bounds);
 
 // One lane of turnovers: GPU loads are base + scale x gained afterwards.
@@ -81,7 +81,7 @@ struct SlotLane {
   float load = 0;  // of the GPU
   const float* share = nullptr;
 };
-void slot_changes(std::span<const SlotLane> lanes, float term, std::span<const float> fall,
+void slot_changes(std::span<const SlotLane> lanes, float powers, std::span<const float> fall,
                   std::span<const float> rise, int doublings, float* fallen, float* risen);
 
 // Sum over GPUs of live x exp(sharpness x (load - peak)). Requires: padded, load <= peak.

@@ -16,50 +16,48 @@ float RecountSearch::plan(float least, float worth) {
   plan_.clear();
   done_ = 0;
   if (state_.twice) return 0;
-  const int32_t nodes = state_.grouped ? state_.topology.nodes : 1;
-  const int32_t slots = state_.topology.slots / nodes;
+  const int32_t regions = state_.grouped ? state_.topology.nodes : 1;
+  const int32_t gpus = state_.topology.gpus / regions;
   float before = 0;
   float after = 0;
-  for (int32_t node = 0; node < nodes; ++node) {
-    take_region(node, nodes);
+  for (int32_t first = 0; first < state_.topology.gpus; first += gpus) {
+    take_region(first, gpus);
     if (speeds_.empty()) continue;
     counts_.start(loads_, replicas_, speeds_, state_.width);
     before = std::max(before, counts_.peak());
-    const float mean = std::accumulate(loads_.begin(), loads_.end(), 0.0F) /
+    const float even = std::accumulate(loads_.begin(), loads_.end(), 0.0F) /
                        std::accumulate(speeds_.begin(), speeds_.end(), 0.0F);
-    if (counts_.peak() - mean <= worth) {
-      after = std::max(after, counts_.peak());
-      continue;
-    }
-    while (const auto recount = counts_.improve(least)) {
-      plan_.push_back(
-          {{experts_[recount->from], experts_[recount->to]}, node * slots, (node + 1) * slots});
+    if (counts_.peak() - even > worth) {
+      while (const auto recount = counts_.improve(least)) {
+        plan_.push_back({{experts_[recount->from], experts_[recount->to]},
+                         first * state_.width,
+                         (first + gpus) * state_.width});
+      }
     }
     after = std::max(after, counts_.peak());
   }
   return before - after;
 }
 
-void RecountSearch::take_region(int32_t node, int32_t nodes) {
-  const int32_t gpus = state_.topology.gpus / nodes;
-  std::vector<int32_t> here(state_.experts);
+void RecountSearch::take_region(int32_t first_gpu, int32_t gpus) {
   speeds_.clear();
-  for (int32_t gpu = node * gpus; gpu < (node + 1) * gpus; ++gpu) {
+  replicas_at_.assign(state_.experts, 0);
+  for (int32_t gpu = first_gpu; gpu < first_gpu + gpus; ++gpu) {
     if (state_.down(gpu)) continue;
     speeds_.push_back(1 / state_.inverse_speed[gpu]);
-    for (const int32_t expert : state_.row_of(gpu)) ++here[expert];
+    for (const int32_t expert : state_.row_of(gpu)) ++replicas_at_[expert];
   }
   std::sort(speeds_.begin(), speeds_.end(), std::greater<>());
   experts_.clear();
   loads_.clear();
   replicas_.clear();
   for (int32_t expert = 0; expert < state_.experts; ++expert) {
-    if (here[expert] == 0) continue;
+    if (replicas_at_[expert] == 0) continue;
     float load = 0;
     for (const auto& lane : state_.lanes) load += lane.weight * lane.expert_load[expert];
     experts_.push_back(expert);
-    replicas_.push_back(here[expert]);
-    loads_.push_back(load * static_cast<float>(here[expert]) /
+    replicas_.push_back(replicas_at_[expert]);
+    loads_.push_back(load * static_cast<float>(replicas_at_[expert]) /
                      static_cast<float>(state_.replicas[expert]));
   }
 }
@@ -67,57 +65,62 @@ void RecountSearch::take_region(int32_t node, int32_t nodes) {
 std::optional<ClimbStep> RecountSearch::next() {
   if (done_ == plan_.size()) return std::nullopt;
   const Planned& planned = plan_[done_++];
-  ClimbStep step = turn_over(planned.recount);
-  if (step.count == 0) step = make_room(planned.recount);
+  ClimbStep step = turn_over(planned);
+  if (step.count == 0) step = make_room(planned);
   if (step.count == 0) return std::nullopt;
   return step;
 }
 
-bool RecountSearch::may(int32_t expert, int32_t gpu) const {
+template <typename Visit>
+void RecountSearch::for_each_spare(const Planned& planned, Visit visit) const {
+  state_.now.for_each(planned.recount.from, [&](int32_t slot) {
+    if (slot < planned.first_slot || slot >= planned.last_slot || !state_.spare(slot)) return;
+    visit(slot, state_.gpu_of[slot]);
+  });
+}
+
+bool RecountSearch::may_come(int32_t expert, int32_t gpu) const {
   return !state_.down(gpu) && !state_.holds(gpu, expert) && state_.group_may_lie_on(expert, gpu);
 }
 
-ClimbStep RecountSearch::turn_over(const Recount& recount) {
-  const Planned& planned = plan_[done_ - 1];
+ClimbStep RecountSearch::turn_over(const Planned& planned) {
+  const int32_t to = planned.recount.to;
   ClimbStep step;
   double least_harm = std::numeric_limits<double>::infinity();
-  state_.now.for_each(recount.from, [&](int32_t slot) {
-    if (slot < planned.first_slot || slot >= planned.last_slot) return;
-    if (!state_.spare(slot) || !may(recount.to, state_.gpu_of[slot])) return;
-    const double harm = turnovers_.change(slot, recount.to);
+  for_each_spare(planned, [&](int32_t slot, int32_t gpu) {
+    if (!may_come(to, gpu)) return;
+    const double harm = turnovers_.change(slot, to);
     if (harm >= least_harm) return;
     least_harm = harm;
-    step = {{{slot, recount.to}, {}}, 1, state_.move_cost(slot, recount.to)};
+    step = {{{slot, to}, {}}, 1, state_.move_cost(slot, to)};
   });
   return step;
 }
 
 // All those slots are on GPUs that hold the expert: one goes to the expert of a third GPU's slot,
 // and that slot gets the replica.
-ClimbStep RecountSearch::make_room(const Recount& recount) {
-  const Planned& planned = plan_[done_ - 1];
+ClimbStep RecountSearch::make_room(const Planned& planned) {
+  const auto [from, to] = planned.recount;
   ClimbStep step;
   float least_harm = std::numeric_limits<float>::infinity();
-  state_.now.for_each(recount.from, [&](int32_t slot) {
-    if (slot < planned.first_slot || slot >= planned.last_slot || !state_.spare(slot)) return;
-    const int32_t gpu = state_.gpu_of[slot];
+  for_each_spare(planned, [&, from = from, to = to](int32_t slot, int32_t gpu) {
     for (int32_t third = planned.first_slot; third < planned.last_slot; ++third) {
       const int32_t expert = state_.row[third];
       const int32_t other = state_.gpu_of[third];
-      if (expert == kNoExpert || expert == recount.from) continue;
-      if (!may(recount.to, other) || !may(expert, gpu)) continue;
-      float harm = -state_.term[gpu] - state_.term[other];
+      if (expert == kNoExpert || expert == from) continue;
+      if (!may_come(to, other) || !may_come(expert, gpu)) continue;
+      float harm = -state_.powers[gpu] - state_.powers[other];
       for (const auto& lane : state_.lanes) {
+        const float here = lane.share[third] * state_.inverse_speed[gpu];
+        const float there = lane.gained[to] * state_.inverse_speed[other];
         harm += lane.weight *
-                (state_.power(lane.rest[slot] + lane.share[third] * state_.inverse_speed[gpu]) +
-                 state_.power(lane.rest[third] +
-                              lane.gained[recount.to] * state_.inverse_speed[other]));
+                (state_.power(lane.rest[slot] + here) + state_.power(lane.rest[third] + there));
       }
       if (harm >= least_harm) continue;
       least_harm = harm;
-      step = {{{slot, expert}, {third, recount.to}},
+      step = {{{slot, expert}, {third, to}},
               2,
-              state_.move_cost(slot, expert) + state_.move_cost(third, recount.to)};
+              state_.move_cost(slot, expert) + state_.move_cost(third, to)};
     }
   });
   return step;

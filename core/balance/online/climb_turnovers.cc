@@ -32,7 +32,7 @@ void TurnoverSearch::spares_of(int32_t gpu, Candidate& best) {
 // and what comes to the GPU. That is not the whole truth where a GPU holds both.
 void TurnoverSearch::find_expert_for(int32_t slot, Candidate& best) {
   const int32_t gpu = state_.gpu_of[slot];
-  const float own = state_.term[gpu] - rise_elsewhere(slot);
+  const float own = state_.powers[gpu] - rise_elsewhere(slot);
   float empty = 0;
   lanes_.clear();
   for (const auto& lane : state_.lanes) {
@@ -113,7 +113,7 @@ void TurnoverSearch::try_beside(int32_t slot, int32_t expert, Candidate& best) {
   if (state_.relief[expert] <= best.worth && !lightens(slot, expert)) return;
   const int32_t gpu = state_.gpu_of[slot];
   if (state_.holds(gpu, expert) || !state_.group_may_lie_on(expert, gpu)) return;
-  float worth = state_.relief[expert] + state_.term[gpu] - added_term(slot, expert);
+  float worth = state_.relief[expert] + state_.powers[gpu] - added_powers(slot, expert);
   if (worth <= best.worth) return;
   worth -= rise_elsewhere(slot);
   state_.now.for_each(state_.row[slot], [&](int32_t rising) {
@@ -155,7 +155,7 @@ void TurnoverSearch::gather_spares(int32_t gpu) {
   for (size_t i = 0; i < count; ++i) {
     const int32_t slot = spares_[i];
     const int32_t other = state_.gpu_of[slot];
-    own_[i] = state_.term[other] - rise_elsewhere(slot);
+    own_[i] = state_.powers[other] - rise_elsewhere(slot);
     speed_[i] = state_.inverse_speed[other];
     for (size_t l = 0; l < rest_.size(); ++l) rest_[l][i] = state_.lanes[l].rest[slot];
   }
@@ -202,7 +202,7 @@ void TurnoverSearch::take(int32_t slot, int32_t expert, float worth, Candidate& 
 // What it is better, in powers, that one of two slots of a GPU rises and the other falls at once.
 float TurnoverSearch::spared_together(int32_t rising, int32_t falling) const {
   const int32_t gpu = state_.gpu_of[rising];
-  float together = state_.term[gpu];
+  float together = state_.powers[gpu];
   for (const auto& lane : state_.lanes) {
     const float load = lane.gpu_load[gpu] + lane.share[rising] * state_.rise[rising] -
                        lane.share[falling] * state_.fall[falling];
@@ -222,8 +222,8 @@ float TurnoverSearch::rise_elsewhere(int32_t slot) const {
   return state_.burden[state_.row[slot]] - state_.risen[slot];
 }
 
-// The term of the slot's GPU with the expert there.
-float TurnoverSearch::added_term(int32_t slot, int32_t expert) const {
+// The powers of the slot's GPU with the expert there.
+float TurnoverSearch::added_powers(int32_t slot, int32_t expert) const {
   const int32_t gpu = state_.gpu_of[slot];
   float sum = 0;
   for (const auto& lane : state_.lanes) {

@@ -37,7 +37,7 @@ class TurnoverSearch {
   void take(int32_t slot, int32_t expert, float worth, Candidate& best);
   float spared_together(int32_t rising, int32_t falling) const;
   float rise_elsewhere(int32_t slot) const;
-  float added_term(int32_t slot, int32_t expert) const;
+  float added_powers(int32_t slot, int32_t expert) const;
 
   const LayerState& state_;
   std::vector<TurnoverLane> lanes_;

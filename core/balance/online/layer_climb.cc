@@ -11,14 +11,14 @@ constexpr int kMostDoublings = 1;
 constexpr double kNoChange = 1e-9;  // of the sum of powers: rounding
 
 int32_t fullest_gpu(const LayerState& state) {
-  const auto end = state.term.begin() + state.topology.gpus;
-  return static_cast<int32_t>(std::max_element(state.term.begin(), end) - state.term.begin());
+  const auto end = state.powers.begin() + state.topology.gpus;
+  return static_cast<int32_t>(std::max_element(state.powers.begin(), end) - state.powers.begin());
 }
 
 // Of the soft maximum against the sum of powers: it is (sum / GPUs)^(1 / power).
 double slope_of(const LayerState& state) {
   double sum = 0;
-  for (const float term : state.term) sum += term;
+  for (const float powers : state.powers) sum += powers;
   if (sum <= 0) return 0;
   double soft_maximum = sum / state.live_gpus;
   for (int i = 0; i < 3 + state.doublings; ++i) soft_maximum = std::sqrt(soft_maximum);

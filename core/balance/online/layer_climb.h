@@ -45,9 +45,9 @@ class LayerClimb {
   std::optional<ClimbStep> improve(double least_gain);
 
   // The way out where replica counts are what keeps GPUs full: plan_recount() says by how much
-  // others could lower the fullest GPU, in mean GPU loads; recount() carries out one change of that
-  // plan, nothing when it is done. Only exchanges follow, which make even what the plan counted on,
-  // until there is none; then improve() goes on as ever.
+  // others could lower the fullest GPU, in mean GPU loads, nothing below `worth`; recount() carries
+  // out one change of that plan, nothing when it is done. Only exchanges follow, which make even
+  // what the plan counted on, until there is none; then improve() goes on as ever.
   double plan_recount(double least_gain, double worth);
   std::optional<ClimbStep> recount();
 

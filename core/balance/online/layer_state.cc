@@ -48,7 +48,7 @@ LayerState::LayerState(const Topology& shape, std::span<const int32_t> gpus_down
       live(padded(shape.gpus)),
       gpu_of(shape.slots),
       arrivals(shape.gpus),
-      term(padded(shape.gpus)),
+      powers(padded(shape.gpus)),
       fall(shape.slots),
       rise(shape.slots),
       fallen(shape.slots),
@@ -75,7 +75,6 @@ void LayerState::start(std::span<const int32_t> slot_to_expert,
 
   raised_ = false;
   doublings = 0;
-  pinned = kNoExpert;
   row.assign(slot_to_expert.begin(), slot_to_expert.end());
   base_row = row;
   arrived.assign(topology.slots, 0);
@@ -218,7 +217,7 @@ void LayerState::weigh_changes(int32_t gpu) {
     slot_lanes_[i] = {lane.weight, lane.gpu_load[gpu], lane.share.data() + first};
     sum += lane.weight * power(lane.gpu_load[gpu]);
   }
-  term[gpu] = sum;
+  powers[gpu] = sum;
   slot_changes(slot_lanes_, sum, std::span(fall).subspan(first, width),
                std::span(rise).subspan(first, width), doublings, &fallen[first], &risen[first]);
   for (const int32_t expert : row_of(gpu)) {

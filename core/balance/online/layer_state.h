@@ -74,8 +74,7 @@ class LayerState {
   // A replica that can go: another GPU holds its expert, and its own GPU not twice.
   bool spare(int32_t slot) const {
     const int32_t old = row[slot];
-    return old != kNoExpert && old != pinned && replicas[old] > 1 &&
-           (!twice || copies(now, gpu_of[slot], old) == 1);
+    return old != kNoExpert && replicas[old] > 1 && (!twice || copies(now, gpu_of[slot], old) == 1);
   }
   bool group_may_lie_on(int32_t expert, int32_t gpu) const {
     return !grouped || group_may_lie_on_node(expert / topology.experts_per_group(), gpu);
@@ -119,19 +118,25 @@ class LayerState {
   Holders now, base;                // of those
   std::vector<int32_t> replicas;    // [experts]
   std::vector<int32_t> replicated;  // experts with more than one
-  int32_t pinned = kNoExpert;       // its replicas stay as many
   std::vector<char> arrived;        // [slots] its GPU did not hold its expert
   std::vector<int32_t> arrivals;    // [gpus] such slots
   std::vector<Lane> lanes;
   double mean = 0;  // load of a GPU under the first load, in tokens
 
-  // Since raise_to(). What changes when an expert gets one more replica, or loses one, is that its
-  // other replicas fall or rise by a part of their share.
+  // Since raise_to(). What is lowered is the sum over GPUs of
+  //   powers[gpu] = sum over lanes of weight x gpu_load^p,  p = 8 << doublings.
+  // With n replicas and a share of s each, one replica more lets the others fall by s x fall,
+  // fall = 1 / (n + 1); one less lets them rise by s x rise, rise = 1 / (n - 1); divided by speed.
+  // fallen and risen are what that changes the powers of the slot's GPU by; relief and burden sum
+  // them over the expert's slots. So with one lane and p = 8, of an expert of load 0.6 with two
+  // replicas, on GPUs of load 1.0 and 0.9: another replica takes 0.1 from each, fallen is 1.0^8 -
+  // 0.9^8 = 0.57 on the one and 0.9^8 - 0.8^8 = 0.26 on the other, relief 0.83. On a GPU of load
+  // 0.7 the new one, of 0.2, adds 0.9^8 - 0.7^8 = 0.37: the sum falls by 0.46, by one move.
   int doublings = 0;
-  std::vector<float> term;            // [gpus, padded] high powers of the loads, weighed
-  std::vector<float> fall, rise;      // [slots] that part
-  std::vector<float> fallen, risen;   // [slots] by how much that moves the term of the slot's GPU
-  std::vector<float> relief, burden;  // [experts, padded] the sums of those over its slots
+  std::vector<float> powers;          // [gpus, padded]
+  std::vector<float> fall, rise;      // [slots]
+  std::vector<float> fallen, risen;   // [slots]
+  std::vector<float> relief, burden;  // [experts, padded]
 
  private:
   bool group_may_lie_on_node(int32_t group, int32_t gpu) const;
