@@ -161,7 +161,9 @@ class Update {
     double most = 0;
     size_t best = 0;
     int32_t moves = 0;
-    for (; steps_left_ > 0; --steps_left_) {
+    // As many steps as exchange every slot: a climb ends sooner, but for rounding.
+    const auto most_steps = static_cast<size_t>(topology_.slots);
+    for (; steps_left_ > 0 && path.points.size() < most_steps; --steps_left_) {
       std::optional<ClimbStep> step;
       if (recounting) step = climb_.recount();
       recounting = step.has_value();
