@@ -25,8 +25,6 @@ std::string and_more(uint64_t left_out) {
   return left_out > 0 ? fmt::format(" ({} more since the last such line)", left_out) : "";
 }
 
-std::string name_of(PlacementId id) { return fmt::format("{}.{}", id.term, id.version); }
-
 }  // namespace
 
 Deployment::Deployment(std::string name, const Topology& topology, const RebalancerOptions& options,
@@ -52,7 +50,7 @@ void Deployment::take(const CountsReport& report, size_t bytes) {
   const IngestResult result = rebalancer_.ingest(report, now);
   metrics_.counts(result, bytes);
   if (result.rejected) return reject(*result.rejected, report.source, "");
-  totals_.add(rebalancer_.added(), now.steady);
+  totals_.add(result.counts, now.steady);
   newest_counts_ = now.steady;
   newest_counts_unix_ = now.unix_seconds;
 }
@@ -106,9 +104,7 @@ void Deployment::tick() {
   if (busy_ || now.steady < retry_at_) return;
   if (unsaved_) return save_now("", nullptr);
   plan([this](Now planned) { return rebalancer_.decide(planned); },
-       [this](Decision decision, Now planned, double seconds) {
-         decided(std::move(decision), planned, seconds);
-       });
+       [this](Decision decision, double seconds) { decided(std::move(decision), seconds); });
 }
 
 void Deployment::sample(Now now) {
@@ -136,32 +132,32 @@ void Deployment::plan(std::function<Decision(Now)> how, Planned then) {
     made->decision = how(now);
     made->seconds = to_seconds(std::chrono::steady_clock::now() - start);
   };
-  background_.run(work, [this, now, made, then = std::move(then)] {
+  background_.run(work, [this, made, then = std::move(then)] {
     busy_ = planning_ = false;
     hold_counts_(false);
-    then(std::move(made->decision), now, made->seconds);
+    then(std::move(made->decision), made->seconds);
     if (!busy_) end_task();
   });
 }
 
-void Deployment::decided(Decision decision, Now now, double seconds) {
+void Deployment::decided(Decision decision, double seconds) {
   metrics_.decided(decision, seconds);
-  journal_.decided(decision, now);
+  journal_.decided(decision);
   log_decision(decision);
-  if (decision.verdict == Verdict::update) return carry_out(std::move(decision), now, nullptr);
+  if (decision.verdict == Verdict::update) return carry_out(std::move(decision), nullptr);
   if (decision.publish_again) {
     publisher_.publish_again();
     metrics_.published_again();
     log(LogLevel::warning, fmt::format("placement {} published again, as it was not applied",
-                                       name_of(rebalancer_.group().published().id)));
+                                       to_text(rebalancer_.group().published().id)));
   }
-  rebalancer_.record(decision, now);
+  rebalancer_.record(decision);
 }
 
 // Saved, then recorded, then published. What came in while it was saved may have made it moot.
-void Deployment::carry_out(Decision decision, Now planned, OrderDone done) {
+void Deployment::carry_out(Decision decision, OrderDone done) {
   busy_ = true;
-  RebalancerState state = rebalancer_.state_after(decision, planned);
+  RebalancerState state = rebalancer_.state_after(decision);
   save(std::move(state), [this, newest = newest_counts_, decision = std::move(decision),
                           done = std::move(done)](const std::string& failure) {
     save_failure_ = failure;
@@ -171,7 +167,7 @@ void Deployment::carry_out(Decision decision, Now planned, OrderDone done) {
       log(LogLevel::error, "not published, as the state was not saved: " + failure);
       retry_at_ = read_clock().steady + kSaveRetry;
       result = {OrderResult::Status::not_saved, "the state was not saved: " + failure, {}};
-    } else if (!rebalancer_.record(decision, read_clock())) {
+    } else if (!rebalancer_.record(decision)) {
       unsaved_ = true;  // the file tells of an update that never was
       result = {OrderResult::Status::refused,
                 "meanwhile the workers turned out to run another placement: try again",
@@ -198,7 +194,7 @@ void Deployment::publish(const Decision& decision, std::optional<TimePoint> newe
                                     : "";  // not known without tokens
   log(LogLevel::info,
       fmt::format("placement {} published ({}): {}{} moves, at most {} to a GPU, {} layers",
-                  name_of(update.id), to_string(update.reason), imbalance, decision.moves,
+                  to_text(update.id), to_string(update.reason), imbalance, decision.moves,
                   decision.worst_gpu_moves, update.changed_layers.size()));
 }
 

@@ -92,10 +92,10 @@ class Deployment {
   void note(const ObserveResult& result);
   // Plans on the other thread, where a search may take seconds. Meanwhile nothing changes the
   // rebalancer: counts wait in their socket, orders for the end, and a tick does nothing.
-  using Planned = std::function<void(Decision, Now, double seconds)>;
+  using Planned = std::function<void(Decision, double seconds)>;
   void plan(std::function<Decision(Now)> how, Planned then);
-  void decided(Decision decision, Now now, double seconds);
-  void carry_out(Decision decision, Now planned, OrderDone done);
+  void decided(Decision decision, double seconds);
+  void carry_out(Decision decision, OrderDone done);
   void publish(const Decision& decision, std::optional<TimePoint> newest_counts);
   void order(std::function<Decision(Now)> how, bool dry_run, OrderDone done);
   void save(RebalancerState state, std::function<void(const std::string& failure)> then);

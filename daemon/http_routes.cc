@@ -56,7 +56,7 @@ HttpResponse HttpRoutes::placement(const HttpRequest& request) const {
     return text_response(
         400, fmt::format("no format {}: {}\n", name, fmt::join(names(PlacementFormat{}), ", ")));
   }
-  response.etag = fmt::format("\"{}.{}\"", update.id.term, update.id.version);
+  response.etag = fmt::format("\"{}\"", to_text(update.id));
   return response;
 }
 

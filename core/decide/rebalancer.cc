@@ -22,55 +22,53 @@ SourceRules source_rules(const RebalancerOptions& options) {
   return {options.workers.engine, options.workers.timeout, options.limits.sources};
 }
 
-PlacementUpdate initial_update(const Topology& topology, Now now) {
-  PlacementUpdate update;
-  update.placement = Placement::initial(topology);
-  update.unix_seconds = now.unix_seconds;
-  return update;
+RebalancerState fresh_state(const Topology& topology, Now now) {
+  RebalancerState state;
+  state.placements.initial = Placement::initial(topology);
+  state.placements.published.placement = state.placements.initial;
+  state.placements.published.unix_seconds = now.unix_seconds;
+  return state;
 }
 
-GroupState group_state(const Topology& topology, const std::optional<RebalancerState>& recovered,
-                       Now now) {
-  if (recovered) {
-    return {topology,           recovered->initial,  recovered->published,
-            recovered->highest, recovered->new_term, recovered->history};
+// What the update leaves behind beside the placement.
+void count_in(const Decision& decision, RebalancerState& state) {
+  state.spent.push_back({decision.now.unix_seconds, decision.moves});
+  const UpdateReason reason = decision.update->reason;
+  if (reason == UpdateReason::rollback || reason == UpdateReason::imported) {
+    state.paused = true;
+    state.paused_until_unix_seconds = 0;
   }
-  return {topology, Placement::initial(topology), initial_update(topology, now), {}, true, {}};
+}
+
+bool publishes(const Decision& decision) {
+  return decision.verdict == Verdict::update && decision.update;
 }
 
 }  // namespace
 
 Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& options, Now now,
                        std::optional<RebalancerState> recovered)
-    : topology_(std::make_shared<const Topology>(topology)),
+    : topology_(topology),
       options_(options),
+      state_(recovered ? std::move(*recovered) : fresh_state(topology, now)),
       balancer_(make_balancer(options.balancer)),
-      sources_(*topology_, source_rules(options), rate_half_life(options.window)),
-      window_(*topology_, options.window),
-      group_(group_state(*topology_, recovered, now)),
-      gain_(*topology_) {
-  if (!recovered) {
-    hold_until_ = now.steady + kHold;
-    return;
-  }
-  mode_ = recovered->mode;
-  paused_ = recovered->paused;
-  paused_until_unix_seconds_ = recovered->paused_until_unix_seconds;
-  gpus_down_ = recovered->gpus_down;
-  gpus_lost_ = recovered->gpus_lost;
-  spent_ = recovered->spent;
+      sources_(topology_, source_rules(options), rate_half_life(options.window)),
+      window_(topology_, options.window),
+      group_(topology_, state_.placements),
+      gain_(topology_) {
+  if (!recovered) hold_until_ = now.steady + kHold;
 }
 
 IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
-  const IngestResult result = sources_.admit(report, now.steady, admitted_);
-  if (admitted_.counts.empty()) return result;
-  window_.add(admitted_.counts, admitted_.covered, now.steady);
-  gain_.add(admitted_.counts);
-  if (!admitted_.gpu_tokens.empty()) {
+  const IngestResult result = sources_.admit(report, now.steady);
+  if (result.counts.empty()) return result;
+  window_.add(result.counts, result.covered, now.steady);
+  gain_.add(result.counts);
+  if (!result.gpu_tokens.empty()) {
     if (!gpu_window_) {
-      gpu_window_.emplace(admitted_.gpu_tokens.size(), rate_half_life(options_.window));
+      gpu_window_.emplace(result.gpu_tokens.size(), rate_half_life(options_.window));
     }
-    gpu_window_->add(admitted_.gpu_tokens, admitted_.covered, now.steady);
+    gpu_window_->add(result.gpu_tokens, result.covered, now.steady);
   }
   return result;
 }
@@ -82,7 +80,7 @@ ObserveResult Rebalancer::change_group(Change change) {
   const ObserveResult result = change();
   if (result.applied) {
     apply_seconds_ = result.apply_seconds;
-    gain_.applied(*topology_, *previous, group_.in_force());
+    gain_.applied(topology_, *previous, group_.in_force());
   }
   if (result.adopted) gain_.adopted();
   return result;
@@ -108,10 +106,11 @@ ObserveResult Rebalancer::observe(const StateReport& report, Now now) {
 ObserveResult Rebalancer::advance(Now now) {
   window_.tick(now.steady);
   sources_.forget_silent(now.steady);
-  while (!spent_.empty() && now.unix_seconds - spent_.front().unix_seconds >= kHourSeconds) {
-    spent_.pop_front();
+  while (!state_.spent.empty() &&
+         now.unix_seconds - state_.spent.front().unix_seconds >= kHourSeconds) {
+    state_.spent.pop_front();
   }
-  if (paused_ && !paused(now)) paused_ = false;
+  if (state_.paused && !paused(now)) state_.paused = false;
   const bool reported =
       group_.reported_at() && now.steady - *group_.reported_at() <= options_.workers.timeout;
   if (!reported && now.steady >= hold_until_) {
@@ -123,42 +122,27 @@ ObserveResult Rebalancer::advance(Now now) {
   return group_.advance(options_.workers.apply_timeout, now.steady);
 }
 
-RebalancerState Rebalancer::state() const {
-  RebalancerState state;
-  state.highest = group_.highest();
-  state.new_term = group_.new_term();
-  state.published = group_.published();
-  state.initial = group_.initial();
-  state.history = group_.history();
-  state.spent = spent_;
-  state.mode = mode_;
-  state.paused = paused_;
-  state.paused_until_unix_seconds = paused_until_unix_seconds_;
-  state.gpus_down = gpus_down_;
-  state.gpus_lost = gpus_lost_;
-  return state;
+RebalancerState Rebalancer::state_after(const Decision& decision) const {
+  RebalancerState after = state_;
+  if (!publishes(decision)) return after;
+  after.placements.publish(*decision.update);
+  count_in(decision, after);
+  return after;
 }
 
-RebalancerState Rebalancer::state_after(const Decision& decision, Now now) const {
-  Rebalancer after = *this;
-  after.record(decision, now);
-  return after.state();
-}
-
-bool Rebalancer::record(const Decision& decision, Now now) {
-  if (decision.publish_again) group_.published_again(now.steady);
-  if (decision.verdict == Verdict::would_update) shadowed_at_ = now.steady;
+bool Rebalancer::record(const Decision& decision) {
+  const TimePoint now = decision.now.steady;
+  if (decision.publish_again) group_.published_again(now);
+  if (decision.verdict == Verdict::would_update) shadowed_at_ = now;
   if (decision.update) {
     in_vain_.reset();
   } else if (decision.solved) {
-    in_vain_ = {now.steady, decision.imbalance, decision.verdict, decision.detail};
+    in_vain_ = {now, decision.imbalance, {decision.verdict, decision.detail}};
   }
-  if (decision.verdict != Verdict::update || !decision.update) return true;
-  const PlacementUpdate& update = *decision.update;
-  if (update.base != group_.running()) return false;
-  group_.publish(update, now.steady);
-  spent_.push_back({now.unix_seconds, decision.moves});
-  if (update.reason == UpdateReason::rollback || update.reason == UpdateReason::imported) pause(0);
+  if (!publishes(decision)) return true;
+  if (decision.update->base != group_.running()) return false;
+  group_.publish(*decision.update, now);
+  count_in(decision, state_);
   return true;
 }
 
@@ -166,23 +150,23 @@ std::optional<std::string> Rebalancer::set_gpus_down(std::vector<int32_t> down,
                                                      std::vector<int32_t> lost) {
   std::sort(down.begin(), down.end());
   std::sort(lost.begin(), lost.end());
-  if (!down.empty() && (down.front() < 0 || down.back() >= topology_->gpus)) {
-    return "there are GPUs 0 to " + std::to_string(topology_->gpus - 1);
+  if (!down.empty() && (down.front() < 0 || down.back() >= topology_.gpus)) {
+    return "there are GPUs 0 to " + std::to_string(topology_.gpus - 1);
   }
-  const auto live = topology_->gpus - static_cast<int32_t>(down.size());
-  if (live * topology_->slots_per_gpu() < topology_->logical_experts) {
-    return std::to_string(live) + " GPUs with " + std::to_string(topology_->slots_per_gpu()) +
-           " slots each cannot hold " + std::to_string(topology_->logical_experts) + " experts";
+  const auto live = topology_.gpus - static_cast<int32_t>(down.size());
+  if (live * topology_.slots_per_gpu() < topology_.logical_experts) {
+    return std::to_string(live) + " GPUs with " + std::to_string(topology_.slots_per_gpu()) +
+           " slots each cannot hold " + std::to_string(topology_.logical_experts) + " experts";
   }
-  gpus_down_ = std::move(down);
-  gpus_lost_ = std::move(lost);
+  state_.gpus_down = std::move(down);
+  state_.gpus_lost = std::move(lost);
   return std::nullopt;
 }
 
 void Rebalancer::set_options(const RebalancerOptions& options, Now now) {
   if (!(options.window == options_.window)) {
     // Nothing is lost: the new window starts from what the old one holds.
-    AdaptiveWindow next(*topology_, options.window);
+    AdaptiveWindow next(topology_, options.window);
     std::vector<double> loads = this->loads(now);
     std::vector<uint32_t> counts(loads.size());
     std::transform(loads.begin(), loads.end(), counts.begin(),
@@ -198,13 +182,13 @@ void Rebalancer::set_options(const RebalancerOptions& options, Now now) {
 }
 
 void Rebalancer::pause(double until_unix_seconds) {
-  paused_ = true;
-  paused_until_unix_seconds_ = until_unix_seconds;
+  state_.paused = true;
+  state_.paused_until_unix_seconds = until_unix_seconds;
 }
 
 bool Rebalancer::paused(Now now) const {
-  return paused_ &&
-         (paused_until_unix_seconds_ == 0 || now.unix_seconds < paused_until_unix_seconds_);
+  return state_.paused && (state_.paused_until_unix_seconds == 0 ||
+                           now.unix_seconds < state_.paused_until_unix_seconds);
 }
 
 int32_t Rebalancer::live_sources(Now now) const {
@@ -222,19 +206,19 @@ int32_t Rebalancer::sources_behind(Now now) const {
 }
 
 std::vector<double> Rebalancer::loads(Now now) const {
-  std::vector<double> loads(static_cast<size_t>(topology_->layers) * topology_->logical_experts);
+  std::vector<double> loads(static_cast<size_t>(topology_.layers) * topology_.logical_experts);
   window_.read(now.steady, loads);
   return loads;
 }
 
 double Rebalancer::measured_imbalance(Now now) const {
   if (!gpu_window_) return 0;
-  std::vector<double> tokens(static_cast<size_t>(topology_->layers) * topology_->gpus);
+  std::vector<double> tokens(static_cast<size_t>(topology_.layers) * topology_.gpus);
   gpu_window_->read(now.steady, tokens);
   for (size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] /= topology_->gpu_speed(static_cast<int32_t>(i % topology_->gpus));
+    tokens[i] /= topology_.gpu_speed(static_cast<int32_t>(i % topology_.gpus));
   }
-  return imbalance_of(*topology_, tokens, gpus_down_).whole_model;
+  return imbalance_of(topology_, tokens, state_.gpus_down).whole_model;
 }
 
 }  // namespace eplbd

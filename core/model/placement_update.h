@@ -30,6 +30,7 @@ struct PlacementUpdate {
   std::vector<int32_t> gpus_down;
   double imbalance_before = 0;  // predicted on the load window; 0: not known
   double imbalance_after = 0;
+  bool operator==(const PlacementUpdate&) const = default;
 };
 
 }  // namespace eplbd

@@ -82,11 +82,11 @@ class StateReader {
  private:
   bool read_ids(std::string_view name, RebalancerState& state) {
     if (name == "highest_term") {
-      state.highest.term = uint();
+      state.placements.highest.term = uint();
     } else if (name == "highest_version") {
-      state.highest.version = uint();
+      state.placements.highest.version = uint();
     } else if (name == "new_term") {
-      state.new_term = uint() != 0;
+      state.placements.new_term = uint() != 0;
     } else {
       return false;
     }
@@ -95,14 +95,14 @@ class StateReader {
 
   bool read_placements(std::string_view name, RebalancerState& state) {
     if (name == "published") {
-      state.published = placement(reader_.next());
+      state.placements.published = placement(reader_.next());
     } else if (name == "initial") {
-      state.initial = placement(reader_.next()).placement;
+      state.placements.initial = placement(reader_.next()).placement;
     } else if (name == "history") {
       const auto array = reader_.next();
       check(array && array->type == MsgpackType::array);
       for (uint32_t i = 0; !failed_ && i < array->items; ++i) {
-        state.history.push_back(placement(reader_.next()));
+        state.placements.history.push_back(placement(reader_.next()));
       }
     } else {
       return false;
@@ -196,12 +196,12 @@ std::string encode_state_file(const RebalancerState& state, std::string_view dep
   MsgpackMap map;
   map.add("deployment", deployment);
   map.add("shape", StateReader::state_shape(topology));
-  map.add("highest_term", state.highest.term);
-  map.add("highest_version", state.highest.version);
-  map.add("new_term", state.new_term ? 1 : 0);
-  map.add_binary("published", encode_placement(state.published, topology));
-  map.add_binary("initial", encode_placement(as_update(state.initial), topology));
-  add_placements(map, "history", state.history, topology);
+  map.add("highest_term", state.placements.highest.term);
+  map.add("highest_version", state.placements.highest.version);
+  map.add("new_term", state.placements.new_term ? 1 : 0);
+  map.add_binary("published", encode_placement(state.placements.published, topology));
+  map.add_binary("initial", encode_placement(as_update(state.placements.initial), topology));
+  add_placements(map, "history", state.placements.history, topology);
   map.add_array("spent", std::span<const double>(spent));
   if (state.mode) map.add("mode", to_string(*state.mode));
   map.add("paused", state.paused ? 1 : 0);
@@ -253,8 +253,8 @@ StateFileContent decode_state_file(std::string_view bytes, std::string_view depl
   if (whole && shape != StateReader::state_shape(topology)) {
     return fault(StateFileFault::other_shape, "it is of " + shape);
   }
-  if (!whole || content.state.published.placement.map().empty() ||
-      content.state.initial.map().empty()) {
+  if (!whole || content.state.placements.published.placement.map().empty() ||
+      content.state.placements.initial.map().empty()) {
     return fault(StateFileFault::damaged, "what it says makes no sense");
   }
   content.fault = StateFileFault::none;

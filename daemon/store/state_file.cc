@@ -139,7 +139,7 @@ StateFile::Recovered StateFile::recover() {
   if (recovered.state) return recovered;
   recovered.state = read_generation(kPrevious, recovered);
   if (recovered.state) {
-    recovered.state->new_term = true;
+    recovered.state->placements.new_term = true;
     recovered.notes.push_back(directory_ + ": went on with the generation before the newest");
   }
   return recovered;
