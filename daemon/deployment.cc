@@ -29,7 +29,7 @@ std::string and_more(uint64_t left_out) {
 
 Deployment::Deployment(std::string name, const Topology& topology, const RebalancerOptions& options,
                        std::optional<RebalancerState> recovered, PlacementPublisher& publisher,
-                       const StateFile& file, Background& background, Metrics& metrics,
+                       StateFile& file, Background& background, Metrics& metrics,
                        std::function<void(bool)> hold_counts)
     : name_(std::move(name)),
       rebalancer_(topology, options, read_clock(), std::move(recovered)),
@@ -39,7 +39,7 @@ Deployment::Deployment(std::string name, const Topology& topology, const Rebalan
       metrics_(metrics),
       hold_counts_(std::move(hold_counts)),
       started_(read_clock().unix_seconds) {
-  publisher_.hold(encode_placement(rebalancer_.group().published(), topology));
+  announce(rebalancer_.group().published());
   unsaved_ = true;  // a first start leaves a state, so that the next one finds it
 }
 
@@ -79,19 +79,30 @@ void Deployment::reject(RejectReason reason, std::string_view source, std::strin
 
 // What the group's reports, or their absence, changed.
 void Deployment::note(const ObserveResult& result) {
-  if (result.adopted) {
-    unsaved_ = true;
-    publisher_.hold(encode_placement(rebalancer_.group().published(), rebalancer_.topology()));
-  }
+  unsaved_ |= result.adopted;
   if (result.detail.empty()) return;
   const bool bad = result.failed || result.topology_mismatch;
-  log(bad ? LogLevel::warning : LogLevel::info, result.detail);
+  warn_or_tell(bad, result.detail);
+}
+
+void Deployment::warn_or_tell(bool warn, const std::string& what) {
+  if (const auto left_out = group_log_.admit(std::chrono::steady_clock::now())) {
+    log(warn ? LogLevel::warning : LogLevel::info, what + and_more(*left_out));
+  }
+}
+
+// Nothing is named before it is saved: else a crash takes (term, version) back. And a name that was
+// given out keeps its map, whatever map a group reports under it; the initial one is the group's.
+void Deployment::announce(const PlacementUpdate& saved) {
+  const bool known = saved.id == announced_.id && saved.id != PlacementId{};
+  if (known) return;
+  announced_ = saved;
+  publisher_.hold(encode_placement(saved, rebalancer_.topology()));
 }
 
 void Deployment::heartbeat() {
   const Now now = read_clock();
-  const PlacementId id = rebalancer_.group().published().id;
-  publisher_.heartbeat(encode_heartbeat({id, now.unix_seconds, rebalancer_.mode()}));
+  publisher_.heartbeat(encode_heartbeat({announced_.id, now.unix_seconds, rebalancer_.mode()}));
 }
 
 void Deployment::tick() {
@@ -102,7 +113,15 @@ void Deployment::tick() {
   note(passed);
   sample(now);
   if (busy_ || now.steady < retry_at_) return;
-  if (unsaved_) return save_now("", nullptr);
+  if (!unsaved_) return decide();
+  // However often reports change the state: what it takes to save it does not keep us from
+  // deciding.
+  save_now("", [this](const OrderResult&) {
+    if (!busy_ && save_failure_.empty()) decide();
+  });
+}
+
+void Deployment::decide() {
   plan([this](Now planned) { return rebalancer_.decide(planned); },
        [this](Decision decision, double seconds) { decided(std::move(decision), seconds); });
 }
@@ -172,7 +191,7 @@ void Deployment::carry_out(Decision decision, OrderDone done) {
       result = {OrderResult::Status::refused,
                 "meanwhile the workers turned out to run another placement: try again",
                 {}};
-      log(LogLevel::warning, "not published: " + result.detail);
+      warn_or_tell(true, "not published: " + result.detail);
     } else {
       publish(decision, newest);
     }
@@ -183,7 +202,8 @@ void Deployment::carry_out(Decision decision, OrderDone done) {
 
 void Deployment::publish(const Decision& decision, std::optional<TimePoint> newest_counts) {
   const PlacementUpdate& update = *decision.update;
-  publisher_.publish(encode_placement(update, rebalancer_.topology()));
+  announce(update);
+  publisher_.publish_again();
   std::optional<double> reaction;
   if (newest_counts) reaction = to_seconds(read_clock().steady - *newest_counts);
   metrics_.updated(update, reaction);
@@ -214,7 +234,10 @@ void Deployment::log_decision(const Decision& decision) {
     case Verdict::invalid_candidate:
     case Verdict::apply_failed:
     case Verdict::topology_mismatch:
-      if (changed) log(LogLevel::warning, verdict + ": " + decision.detail);
+      if (!changed) return;
+      if (const auto left_out = verdict_log_.admit(std::chrono::steady_clock::now())) {
+        log(LogLevel::warning, verdict + ": " + decision.detail + and_more(*left_out));
+      }
       return;
     default:
       if (changed && logs(LogLevel::debug)) log(LogLevel::debug, verdict + ": " + decision.detail);
@@ -239,10 +262,13 @@ void Deployment::save(RebalancerState state, std::function<void(const std::strin
 void Deployment::save_now(std::string detail, OrderDone done) {
   busy_ = true;
   unsaved_ = false;
-  save(rebalancer_.state(), [this, detail = std::move(detail),
-                             done = std::move(done)](const std::string& failure) {
+  RebalancerState state = rebalancer_.state();
+  PlacementUpdate saved = state.placements.published;
+  save(std::move(state), [this, detail = std::move(detail), saved = std::move(saved),
+                          done = std::move(done)](const std::string& failure) {
     save_failure_ = failure;
     OrderResult result{OrderResult::Status::done, detail, {}};
+    if (failure.empty()) announce(saved);
     if (!failure.empty()) {
       metrics_.state_write_failed();
       log(LogLevel::error, "the state was not saved, a restart would forget it: " + failure);

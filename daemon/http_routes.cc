@@ -40,7 +40,7 @@ HttpResponse HttpRoutes::metrics() {
 
 HttpResponse HttpRoutes::placement(const HttpRequest& request) const {
   const Topology& topology = deployment_.rebalancer().topology();
-  const PlacementUpdate& update = deployment_.rebalancer().group().published();
+  const PlacementUpdate& update = deployment_.named();
   const std::string_view name = request.parameter("format");
   HttpResponse response;
   if (name.empty()) {

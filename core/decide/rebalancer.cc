@@ -8,7 +8,7 @@
 namespace eplbd {
 namespace {
 
-// How long a start without recovered state waits for groups to say what they run.
+// How long a start without the newest state waits for groups to say what they run.
 constexpr Duration kHold = std::chrono::seconds(2);
 // Rates need one decay for tokens and steps alike; with a half-life that tunes itself, this one.
 constexpr Duration kRateHalfLife = std::chrono::seconds(10);
@@ -56,7 +56,7 @@ Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& option
       window_(topology_, options.window),
       group_(topology_, state_.placements),
       gain_(topology_) {
-  if (!recovered) hold_until_ = now.steady + kHold;
+  if (state_.placements.new_term) hold_until_ = now.steady + kHold;
 }
 
 IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {

@@ -82,9 +82,10 @@ struct RebalancerState {
 
 class Rebalancer {
  public:
-  // Starts from the initial placement, or from what was recovered. Not recovered: the first
-  // decision is held two seconds, so that groups can say what they run, and the next placement
-  // gets a new term. Requires: topology.problems() is empty; a recovered state of its shape.
+  // Starts from the initial placement, or from what was recovered. Not recovered, or with new_term:
+  // the first decision is held two seconds, so that groups can say what they run, and the next
+  // placement gets a new term. Requires: topology.problems() is empty; a recovered state of its
+  // shape.
   Rebalancer(const Topology& topology, const RebalancerOptions& options, Now now,
              std::optional<RebalancerState> recovered = std::nullopt);
   Rebalancer(const Rebalancer&) = delete;  // its parts refer to each other

@@ -103,7 +103,7 @@ TEST_CASE("a state of another shape is kept aside") {
   StateFile file(folder.path(), "ds", other);
   const auto recovered = file.recover();
   CHECK_FALSE(recovered.state);
-  CHECK(recovered.notes.size() == 1);
+  CHECK(recovered.notes.size() == 2);  // and the generation before it
   CHECK_FALSE(folder.has("state"));
   CHECK(folder.count("state.other-shape-") == 1);
 }
@@ -131,6 +131,44 @@ TEST_CASE("a damaged file is kept aside, and the one before it used") {
   CHECK(recovered.state->placements.new_term);  // workers may know version 6
   CHECK(recovered.notes.size() == 2);
   CHECK(folder.count("state.damaged-") == 1);
+}
+
+TEST_CASE("a term that was given out is known whichever generation is lost") {
+  Folder folder;
+  RebalancerState state = a_state(5);
+  {
+    StateFile file(folder.path(), "ds", kTopology);
+    file.save(state);
+    state.placements.highest = state.placements.published.id = {200, 6};  // the first of a term
+    file.save(state);
+  }
+  const std::string lost = GENERATE("state", "state.previous");
+  const std::string bytes = folder.read(lost);
+  folder.write(lost, bytes.substr(0, bytes.size() - 1));
+  const auto recovered = recover(folder);
+  REQUIRE(recovered.state);
+  CHECK(recovered.state->placements.highest == PlacementId{200, 6});
+  CHECK(recovered.state->placements.new_term == (lost == "state"));
+}
+
+TEST_CASE("a save that ended between its renames has left a whole newest generation") {
+  Folder folder;
+  {
+    StateFile file(folder.path(), "ds", kTopology);
+    file.save(a_state(5));
+    file.save(a_state(6));
+  }
+  std::filesystem::rename(folder / "state.previous", folder / "older");
+  std::filesystem::rename(folder / "state", folder / "state.new");
+  const bool torn = GENERATE(false, true);
+  if (torn) {
+    std::filesystem::rename(folder / "older", folder / "state.previous");
+    std::filesystem::resize_file(folder / "state.new", 100);
+  }
+  const auto recovered = recover(folder);
+  REQUIRE(recovered.state);
+  CHECK(recovered.state->placements.published.id == PlacementId{100, torn ? 5U : 6U});
+  CHECK(recovered.state->placements.new_term == torn);
 }
 
 TEST_CASE("every length and every flipped bit is found out") {
