@@ -11,8 +11,8 @@
 #include "daemon/background.h"
 #include "daemon/clock.h"
 #include "daemon/formats/wire.h"
-#include "daemon/net/placement_publisher.h"
-#include "daemon/store/state_file.h"
+#include "daemon/net/placement_sink.h"
+#include "daemon/store/state_store.h"
 
 namespace eplbd {
 namespace {
@@ -21,6 +21,13 @@ constexpr Duration kSaveRetry = std::chrono::seconds(1);
 constexpr Duration kSampleInterval = std::chrono::seconds(1);
 constexpr size_t kErrorBytes = 500;  // of a worker's error, as it is logged and shown
 
+bool may_be_announced(const Topology& topology, const PlacementUpdate& update) {
+  PlacementRules rules;
+  rules.gpus_down = update.gpus_down;
+  rules.allow_duplicates = true;
+  return !find_violation(topology, update.placement, rules);
+}
+
 std::string and_more(uint64_t left_out) {
   return left_out > 0 ? fmt::format(" ({} more since the last such line)", left_out) : "";
 }
@@ -28,18 +35,18 @@ std::string and_more(uint64_t left_out) {
 }  // namespace
 
 Deployment::Deployment(std::string name, const Topology& topology, const RebalancerOptions& options,
-                       std::optional<RebalancerState> recovered, PlacementPublisher& publisher,
-                       StateFile& file, Background& background, Metrics& metrics,
+                       std::optional<RebalancerState> recovered, PlacementSink& publisher,
+                       StateStore& store, Background& background, Metrics& metrics,
                        std::function<void(bool)> hold_counts)
     : name_(std::move(name)),
       rebalancer_(topology, options, read_clock(), std::move(recovered)),
       publisher_(publisher),
-      file_(file),
+      store_(store),
       background_(background),
       metrics_(metrics),
       hold_counts_(std::move(hold_counts)),
       started_(read_clock().unix_seconds) {
-  announce(rebalancer_.group().published());
+  announce_newest();
   unsaved_ = true;  // a first start leaves a state, so that the next one finds it
 }
 
@@ -93,11 +100,23 @@ void Deployment::warn_or_tell(bool warn, const std::string& what) {
 
 // Nothing is named before it is saved: else a crash takes (term, version) back. And a name that was
 // given out keeps its map, whatever map a group reports under it; the initial one is the group's.
+// What a group was found to run goes to nobody else where it breaks a rule.
 void Deployment::announce(const PlacementUpdate& saved) {
   const bool known = saved.id == announced_.id && saved.id != PlacementId{};
-  if (known) return;
+  if (known || !may_be_announced(rebalancer_.topology(), saved)) return;
   announced_ = saved;
   publisher_.hold(encode_placement(saved, rebalancer_.topology()));
+}
+
+// At the start: the newest saved placement that may be, be it the initial one as engines have it.
+void Deployment::announce_newest() {
+  const PlacementLog& log = rebalancer_.state().placements;
+  announced_.placement = Placement::initial(rebalancer_.topology());
+  publisher_.hold(encode_placement(announced_, rebalancer_.topology()));
+  for (auto earlier = log.history.rbegin(); earlier != log.history.rend(); ++earlier) {
+    announce(*earlier);
+  }
+  announce(log.published);
 }
 
 void Deployment::heartbeat() {
@@ -108,7 +127,12 @@ void Deployment::heartbeat() {
 void Deployment::tick() {
   if (planning_) return;
   const Now now = read_clock();
+  const auto dated = [this] {
+    return std::pair(rebalancer_.state().spent, rebalancer_.paused_until());
+  };
+  const auto before = dated();
   const ObserveResult passed = rebalancer_.advance(now);
+  unsaved_ |= dated() != before;  // what is saved bears the date of a clock that was set
   metrics_.advanced(passed);
   note(passed);
   sample(now);
@@ -185,9 +209,11 @@ void Deployment::carry_out(Decision decision, OrderDone done) {
       metrics_.state_write_failed();
       log(LogLevel::error, "not published, as the state was not saved: " + failure);
       retry_at_ = read_clock().steady + kSaveRetry;
+      rebalancer_.give_up(decision);
       result = {OrderResult::Status::not_saved, "the state was not saved: " + failure, {}};
     } else if (!rebalancer_.record(decision)) {
       unsaved_ = true;  // the file tells of an update that never was
+      rebalancer_.give_up(decision);
       result = {OrderResult::Status::refused,
                 "meanwhile the workers turned out to run another placement: try again",
                 {}};
@@ -250,7 +276,7 @@ void Deployment::save(RebalancerState state, std::function<void(const std::strin
   const auto failure = std::make_shared<std::string>();
   const auto work = [this, failure, state = std::move(state)] {
     try {
-      file_.save(state);
+      store_.save(state);
     } catch (const std::exception& error) {
       *failure = error.what();
     }

@@ -19,9 +19,9 @@
 
 namespace eplbd {
 
-class PlacementPublisher;
+class PlacementSink;
 class Background;
-class StateFile;
+class StateStore;
 
 // What became of an operator's order.
 struct OrderResult {
@@ -38,9 +38,8 @@ class Deployment {
   // `hold_counts(true)` is called before the rebalancer is read on another thread, with false
   // afterwards: nothing is to be taken in between.
   Deployment(std::string name, const Topology& topology, const RebalancerOptions& options,
-             std::optional<RebalancerState> recovered, PlacementPublisher& publisher,
-             StateFile& file, Background& background, Metrics& metrics,
-             std::function<void(bool)> hold_counts);
+             std::optional<RebalancerState> recovered, PlacementSink& publisher, StateStore& store,
+             Background& background, Metrics& metrics, std::function<void(bool)> hold_counts);
   ~Deployment();  // waits for what runs in the background
   Deployment(const Deployment&) = delete;
   Deployment& operator=(const Deployment&) = delete;
@@ -74,8 +73,7 @@ class Deployment {
   CountsTotals& totals() { return totals_; }
   double started() const { return started_; }
   Snapshot snapshot(Now now) const;
-  // What is wrong and should be seen to, a sentence each; empty: healthy.
-  std::vector<std::string> problems(Now now) const;
+  std::vector<Problem> problems(Now now) const;  // empty: healthy
   // The newest state report, as its sender put it.
   struct GroupReport {
     std::string source;
@@ -96,6 +94,7 @@ class Deployment {
 
   void note(const ObserveResult& result);
   void announce(const PlacementUpdate& saved);
+  void announce_newest();
   void warn_or_tell(bool warn, const std::string& what);
   // Plans on the other thread, where a search may take seconds. Meanwhile nothing changes the
   // rebalancer: counts wait in their socket, orders for the end, and a tick does nothing.
@@ -116,8 +115,8 @@ class Deployment {
 
   std::string name_;
   Rebalancer rebalancer_;
-  PlacementPublisher& publisher_;
-  StateFile& file_;
+  PlacementSink& publisher_;
+  StateStore& store_;
   Background& background_;
   Metrics& metrics_;
   std::function<void(bool)> hold_counts_;

@@ -104,7 +104,10 @@ void Deployment::order_gpu(int32_t gpu, GpuOrder order, OrderDone done) {
     if (const auto why = rebalancer_.set_gpus_down(down, lost)) {
       return done({OrderResult::Status::refused, *why, {}});
     }
-    const bool as_before = down == down_before && lost == lost_before;
+    const bool reported_empty = std::ranges::binary_search(rebalancer_.state().gpus_empty, gpu);
+    const bool filled_again = order == GpuOrder::restore && reported_empty;
+    if (filled_again) rebalancer_.fill_again(gpu);
+    const bool as_before = down == down_before && lost == lost_before && !filled_again;
     const std::string next = as_before ? "it was so before"
                              : rebalancer_.mode() == Mode::active
                                  ? "the next decision sees to it"

@@ -73,7 +73,9 @@ HttpResponse HttpRoutes::handle(const HttpRequest& request) {
   if (path == "/metrics") return metrics();
   if (path == "/healthz") return text_response(200, "ok\n");
   if (path == "/readyz") {
-    return ready_() ? text_response(200, "ready\n") : text_response(503, "not ready\n");
+    std::string text = ready_() ? "ready\n" : "not ready\n";
+    for (const Problem& problem : deployment_.problems(read_clock())) text += problem.text + "\n";
+    return text_response(ready_() ? 200 : 503, std::move(text));
   }
   if (path == "/api/v1/placement") return placement(request);
   HttpResponse response;

@@ -19,6 +19,7 @@ double imbalance_floor(const BalancerOptions& options, const Topology& topology,
   for (int32_t layer = 0; layer < topology.layers; ++layer) {
     const auto row = loads.subspan(layer * experts, experts);
     const double sum = std::accumulate(row.begin(), row.end(), 0.0);
+    if (sum < topology.gpus) continue;  // the window has faded: chance could explain anything
     peaks += sum * std::max(noise.imbalance(sum), bound.layers[layer]);
     tokens += sum;
   }

@@ -59,6 +59,7 @@ struct Decision {
   bool solved = false;                    // the balancer ran
   std::string detail;                     // a sentence for people, with the numbers
   std::optional<PlacementUpdate> update;  // verdict update (publish it), would_update (do not)
+  bool forced = false;                    // by what the group reports, not by the trigger
   bool publish_again = false;             // the placement that was not applied is due once more
 };
 

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <limits>
 #include <utility>
 
 namespace eplbd {
@@ -13,6 +15,8 @@ constexpr Duration kHold = std::chrono::seconds(2);
 // Rates need one decay for tokens and steps alike; with a half-life that tunes itself, this one.
 constexpr Duration kRateHalfLife = std::chrono::seconds(10);
 constexpr double kHourSeconds = 3600;
+constexpr double kLongestPauseSeconds = 30.0 * 86400;
+constexpr double kClockStepSeconds = 1;  // more than a clock is slewed by between two decisions
 
 Duration rate_half_life(const WindowOptions& options) {
   return options.half_life.value_or(kRateHalfLife);
@@ -31,12 +35,28 @@ RebalancerState fresh_state(const Topology& topology, Now now) {
 }
 
 // What the update leaves behind beside the placement.
-void count_in(const Decision& decision, RebalancerState& state) {
-  state.spent.push_back({decision.now.unix_seconds, decision.moves});
+void count_in(const Decision& decision, double date, RebalancerState& state) {
+  state.spent.push_back({date, decision.moves, decision.forced});
   const UpdateReason reason = decision.update->reason;
   if (reason == UpdateReason::rollback || reason == UpdateReason::imported) {
     state.paused = true;
     state.paused_until_unix_seconds = 0;
+  }
+}
+
+// A cell may hold more than one message can say.
+void add_loads(std::vector<double> loads, TimePoint now, AdaptiveWindow& window) {
+  constexpr double kMost = std::numeric_limits<uint32_t>::max();
+  std::vector<uint32_t> counts(loads.size());
+  bool more = true;
+  while (more) {
+    more = false;
+    for (size_t cell = 0; cell < loads.size(); ++cell) {
+      counts[cell] = static_cast<uint32_t>(std::min(loads[cell], kMost));
+      loads[cell] -= counts[cell];
+      more |= loads[cell] >= 1;
+    }
+    window.add(counts, Duration{0}, now);
   }
 }
 
@@ -54,9 +74,17 @@ Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& option
       balancer_(make_balancer(options.balancer)),
       sources_(topology_, source_rules(options), rate_half_life(options.window)),
       window_(topology_, options.window),
-      group_(topology_, state_.placements),
-      gain_(topology_) {
+      group_(topology_, state_.placements, state_.gpus_empty),
+      gain_(topology_),
+      clock_ahead_(now.unix_seconds - to_seconds(now.steady.time_since_epoch())),
+      started_(now.steady) {
   if (state_.placements.new_term) hold_until_ = now.steady + kHold;
+  // Nothing was spent in the future, and nobody pauses for so long: the clock was set back.
+  for (auto& spent : state_.spent)
+    spent.unix_seconds = std::min(spent.unix_seconds, now.unix_seconds);
+  state_.paused_until_unix_seconds =
+      std::min(state_.paused_until_unix_seconds, now.unix_seconds + kLongestPauseSeconds);
+  note_gpus();
 }
 
 IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
@@ -83,6 +111,7 @@ ObserveResult Rebalancer::change_group(Change change) {
     gain_.applied(topology_, *previous, group_.in_force());
   }
   if (result.adopted) gain_.adopted();
+  note_gpus();
   return result;
 }
 
@@ -104,10 +133,11 @@ ObserveResult Rebalancer::observe(const StateReport& report, Now now) {
 }
 
 ObserveResult Rebalancer::advance(Now now) {
+  follow_clock(now);
   window_.tick(now.steady);
   sources_.forget_silent(now.steady);
   while (!state_.spent.empty() &&
-         now.unix_seconds - state_.spent.front().unix_seconds >= kHourSeconds) {
+         date(now.steady) - state_.spent.front().unix_seconds >= kHourSeconds) {
     state_.spent.pop_front();
   }
   if (state_.paused && !paused(now)) state_.paused = false;
@@ -126,7 +156,7 @@ RebalancerState Rebalancer::state_after(const Decision& decision) const {
   RebalancerState after = state_;
   if (!publishes(decision)) return after;
   after.placements.publish(*decision.update);
-  count_in(decision, after);
+  count_in(decision, date(decision.now.steady), after);
   return after;
 }
 
@@ -142,8 +172,37 @@ bool Rebalancer::record(const Decision& decision) {
   if (!publishes(decision)) return true;
   if (decision.update->base != group_.running()) return false;
   group_.publish(*decision.update, now);
-  count_in(decision, state_);
+  gpus_ordered_ = false;
+  count_in(decision, date(decision.now.steady), state_);
   return true;
+}
+
+void Rebalancer::give_up(const Decision& decision) {
+  if (decision.update) state_.placements.give_up(decision.update->id);
+}
+
+// When the wall clock was set, the dates that rules compare with it are set with it.
+void Rebalancer::follow_clock(Now now) {
+  const double ahead = now.unix_seconds - to_seconds(now.steady.time_since_epoch());
+  const double step = ahead - std::exchange(clock_ahead_, ahead);
+  if (std::abs(step) <= kClockStepSeconds) return;
+  for (auto& spent : state_.spent) spent.unix_seconds += step;
+  if (state_.paused_until_unix_seconds > 0) state_.paused_until_unix_seconds += step;
+}
+
+// GPUs that hold nothing, unless the others could not hold every expert.
+void Rebalancer::note_gpus() {
+  state_.gpus_empty = group_.empty_gpus();
+  gpus_down_.clear();
+  std::ranges::set_union(state_.gpus_down, state_.gpus_empty, std::back_inserter(gpus_down_));
+  const auto live = topology_.gpus - static_cast<int64_t>(gpus_down_.size());
+  if (live * topology_.slots_per_gpu() < topology_.logical_experts) gpus_down_ = state_.gpus_down;
+}
+
+void Rebalancer::fill_again(int32_t gpu) {
+  group_.fill_again(gpu);
+  gpus_ordered_ = true;
+  note_gpus();
 }
 
 std::optional<std::string> Rebalancer::set_gpus_down(std::vector<int32_t> down,
@@ -158,8 +217,10 @@ std::optional<std::string> Rebalancer::set_gpus_down(std::vector<int32_t> down,
     return std::to_string(live) + " GPUs with " + std::to_string(topology_.slots_per_gpu()) +
            " slots each cannot hold " + std::to_string(topology_.logical_experts) + " experts";
   }
+  gpus_ordered_ |= down != state_.gpus_down;
   state_.gpus_down = std::move(down);
   state_.gpus_lost = std::move(lost);
+  note_gpus();
   return std::nullopt;
 }
 
@@ -167,11 +228,7 @@ void Rebalancer::set_options(const RebalancerOptions& options, Now now) {
   if (!(options.window == options_.window)) {
     // Nothing is lost: the new window starts from what the old one holds.
     AdaptiveWindow next(topology_, options.window);
-    std::vector<double> loads = this->loads(now);
-    std::vector<uint32_t> counts(loads.size());
-    std::transform(loads.begin(), loads.end(), counts.begin(),
-                   [](double load) { return static_cast<uint32_t>(std::min(load, 4294967295.0)); });
-    next.add(counts, Duration{0}, now.steady);
+    add_loads(loads(now), now.steady, next);
     window_ = std::move(next);
     gpu_window_.reset();
   }
@@ -188,7 +245,7 @@ void Rebalancer::pause(double until_unix_seconds) {
 
 bool Rebalancer::paused(Now now) const {
   return state_.paused && (state_.paused_until_unix_seconds == 0 ||
-                           now.unix_seconds < state_.paused_until_unix_seconds);
+                           date(now.steady) < state_.paused_until_unix_seconds);
 }
 
 int32_t Rebalancer::live_sources(Now now) const {
@@ -218,7 +275,7 @@ double Rebalancer::measured_imbalance(Now now) const {
   for (size_t i = 0; i < tokens.size(); ++i) {
     tokens[i] /= topology_.gpu_speed(static_cast<int32_t>(i % topology_.gpus));
   }
-  return imbalance_of(topology_, tokens, state_.gpus_down).whole_model;
+  return imbalance_of(topology_, tokens, gpus_down()).whole_model;
 }
 
 }  // namespace eplbd

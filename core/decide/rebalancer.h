@@ -16,6 +16,7 @@
 #include "core/decide/candidate.h"
 #include "core/decide/decision.h"
 #include "core/decide/gain_tracker.h"
+#include "core/decide/problem.h"
 #include "core/load/adaptive_window.h"
 #include "core/model/placement.h"
 #include "core/model/placement_log.h"
@@ -69,6 +70,7 @@ struct RebalancerState {
   struct Spent {
     double unix_seconds = 0;
     int64_t moves = 0;
+    bool forced = false;  // by what the group reported
     bool operator==(const Spent&) const = default;
   };
   std::deque<Spent> spent;   // updates of the last hour, oldest first
@@ -77,6 +79,7 @@ struct RebalancerState {
   double paused_until_unix_seconds = 0;  // 0: until resumed
   std::vector<int32_t> gpus_down;        // as operators want it
   std::vector<int32_t> gpus_lost;        // of those, no source of weights either
+  std::vector<int32_t> gpus_empty;       // as the group reports them
   bool operator==(const RebalancerState&) const = default;
 };
 
@@ -107,6 +110,8 @@ class Rebalancer {
   // The decision was carried out. False, and nothing changes, when the group was meanwhile found
   // to run something else than the decision was planned from.
   bool record(const Decision& decision);
+  // It was not, though it may have been saved: its name is given to no other placement.
+  void give_up(const Decision& decision);
 
   // What operators ask for: plans without the trigger's rules; carried out like decide()'s. Where
   // it must refuse, there is no update and `detail` says why. Rollback and import pause.
@@ -116,6 +121,7 @@ class Rebalancer {
 
   // GPUs that are to hold nothing; the next decisions see to it. Why it is impossible, or nothing.
   std::optional<std::string> set_gpus_down(std::vector<int32_t> down, std::vector<int32_t> lost);
+  void fill_again(int32_t gpu);  // whatever the group reported of it
   void set_options(const RebalancerOptions& options, Now now);
   void set_mode(std::optional<Mode> mode) { state_.mode = mode; }
   void pause(double until_unix_seconds);  // 0: until resumed
@@ -136,7 +142,9 @@ class Rebalancer {
   Duration half_life() const { return window_.half_life(); }
   double measured_imbalance(Now now) const;  // from gpu_tokens; 0 where none came
   std::optional<double> gain_realised() const { return gain_.realised(topology_); }
-  const std::vector<int32_t>& gpus_down() const { return state_.gpus_down; }
+  // By an operator's order, or by the group's report; sorted.
+  const std::vector<int32_t>& gpus_down() const { return gpus_down_; }
+  std::vector<Problem> problems(Now now) const;
 
  private:
   // What ends a decision, and a sentence why; a rule says nothing where it lets it go on.
@@ -159,7 +167,17 @@ class Rebalancer {
   Rule check_trigger(const Decision& decision) const;
   Rule check_limits(const Decision& decision, MoveBudget& budget) const;
   Rule check_last_search(const Decision& decision) const;
+  Rule check_forced(const Decision& decision, MoveBudget& budget) const;
+  Decision force(const Measured& measured, Decision decision) const;
   bool gpus_to_change() const;
+  // Unix seconds of a moment, by the clock as advance() last saw it: rules go by this date, which
+  // no jump of the wall clock moves against what they compare it with.
+  double date(TimePoint moment) const {
+    return clock_ahead_ + to_seconds(moment.time_since_epoch());
+  }
+  void follow_clock(Now now);
+  void note_gpus();
+  bool lacks_counts(Now now) const;
   Duration cooldown() const;
 
   // rebalancer_plan.cc
@@ -189,7 +207,11 @@ class Rebalancer {
   std::optional<LoadWindow> gpu_window_;  // measured tokens [layers, gpus]
   GroupState group_;
   GainTracker gain_;
-  double apply_seconds_ = 0;              // that the last update took, as the group says
+  double apply_seconds_ = 0;  // that the last update took, as the group says
+  std::vector<int32_t> gpus_down_;
+  bool gpus_ordered_ = false;  // by an operator, and no update saw to it yet
+  double clock_ahead_ = 0;     // the wall clock's reading less the monotonic one's
+  TimePoint started_{};
   TimePoint hold_until_{};                // a fresh start waits for reports
   std::optional<TimePoint> shadowed_at_;  // last would_update: it counts as applied
   struct InVain {

@@ -9,6 +9,15 @@
 namespace eplbd {
 namespace {
 
+// A map that the group was once found to run, which nobody can be told to apply.
+bool is_unpublishable(const Topology& topology, const PlacementUpdate& update) {
+  if (update.base != update.id) return false;  // one of ours
+  PlacementRules rules;
+  rules.gpus_down = update.gpus_down;
+  rules.allow_duplicates = true;
+  return find_violation(topology, update.placement, rules).has_value();
+}
+
 // So many updates in a row that gained nothing make it slow down, twice as much for each further.
 constexpr int32_t kUnpaidBeforeSlower = 3;
 constexpr int32_t kMostDoublings = 6;
@@ -17,17 +26,22 @@ constexpr Duration kLeastSlowCooldown = std::chrono::seconds(1);
 // A search in vain is not repeated at every tick; unless the imbalance grew by what is worth it.
 constexpr Duration kSearchAgain = std::chrono::milliseconds(900);
 
+// What the group's reports force: at once the first time, then after a pause that doubles.
+constexpr Duration kFirstPause = std::chrono::seconds(5);
+constexpr int64_t kMostPauseDoublings = 9;  // about the hour that the limits look back
+constexpr double kHourSeconds = 3600;
+
 // The tighter of a limit (0: none) and what is left of another.
 int64_t tighter(int64_t limit, int64_t left) { return limit == 0 ? left : std::min(limit, left); }
 
 }  // namespace
 
-// The GPUs that hold nothing are not the ones that operators want to hold nothing.
+// The GPUs that hold nothing are not the ones that are to hold nothing.
 bool Rebalancer::gpus_to_change() const {
-  const auto row = group_.published().placement.layer(0);
+  const Placement& next = group_.pending() ? group_.published().placement : group_.in_force();
   for (int32_t gpu = 0; gpu < topology_.gpus; ++gpu) {
-    const bool empty = row[static_cast<size_t>(gpu) * topology_.slots_per_gpu()] == kNoExpert;
-    if (empty != std::binary_search(gpus_down().begin(), gpus_down().end(), gpu)) return true;
+    const bool down = std::ranges::binary_search(gpus_down(), gpu);
+    if (is_empty(topology_, next, gpu) != down) return true;
   }
   return false;
 }
@@ -79,7 +93,7 @@ Rebalancer::Rule Rebalancer::check_reports(const Decision& decision) const {
 
 Rebalancer::Rule Rebalancer::check_trigger(const Decision& decision) const {
   const TimePoint now = decision.now.steady;
-  if (group_.failed()) return Answer{Verdict::apply_failed, group_.failure()};
+  if (group_.failed() || group_.overdue()) return Answer{Verdict::apply_failed, group_.failure()};
   if (group_.pending()) return Answer{Verdict::applying, "the group is applying the placement"};
   const auto last = std::max(group_.applied_at(), shadowed_at_);
   if (now < hold_until_ || (last && now - *last < cooldown())) {
@@ -106,7 +120,7 @@ Rebalancer::Rule Rebalancer::check_limits(const Decision& decision, MoveBudget& 
   int64_t updates = 0;
   int64_t moves = 0;
   for (const auto& spent : state_.spent) {
-    if (decision.now.unix_seconds - spent.unix_seconds >= 3600) continue;
+    if (date(decision.now.steady) - spent.unix_seconds >= kHourSeconds) continue;
     ++updates;
     moves += spent.moves;
   }
@@ -133,21 +147,63 @@ Rebalancer::Rule Rebalancer::check_last_search(const Decision& decision) const {
   return in_vain ? Rule(in_vain_->answer) : std::nullopt;
 }
 
+// What the group does wrong is mended once whatever the limits are: it cannot serve, or nobody
+// knows by what it serves. A group that goes on doing it must not make us publish at its pace.
+Rebalancer::Rule Rebalancer::check_forced(const Decision& decision, MoveBudget& budget) const {
+  if (decision.now.steady < hold_until_) {
+    return Answer{Verdict::cooling_down, "just started: waiting for workers to say what they run"};
+  }
+  const double today = date(decision.now.steady);
+  int64_t earlier = 0;
+  double last = 0;
+  for (const auto& spent : state_.spent) {
+    if (!spent.forced || today - spent.unix_seconds >= kHourSeconds) continue;
+    ++earlier;
+    last = std::max(last, spent.unix_seconds);
+  }
+  if (earlier == 0) return std::nullopt;
+  const Duration pause = std::max(kFirstPause, options_.trigger.cooldown) *
+                         (int64_t{1} << std::min(earlier - 1, kMostPauseDoublings));
+  if (today - last < to_seconds(pause)) {
+    return Answer{Verdict::cooling_down, "mended " + std::to_string(earlier) +
+                                             " times within an hour: not again within " +
+                                             number(to_seconds(pause)) + " s of the last"};
+  }
+  budget = budget_of_an_update();
+  return check_limits(decision, budget);
+}
+
+// What must change because the group runs what it should not, or by a name that is not its own.
+Decision Rebalancer::force(const Measured& measured, Decision decision) const {
+  MoveBudget budget;
+  Rule rule = check_forced(decision, budget);
+  if (!rule) rule = check_last_search(decision);
+  if (rule) return answered(std::move(decision), std::move(*rule));
+  decision.forced = true;
+  const PlacementRules rules{GroupRule::none, nullptr, gpus_down(), false};
+  if (group_.nameless() && !find_violation(topology_, group_.in_force(), rules)) {
+    MeasuredCandidate same = consider(group_.in_force(), measured, decision);
+    return update_to(std::move(same), measured, UpdateReason::recovered, std::move(decision));
+  }
+  const bool broken = group_.broken() || !gpus_to_change();
+  const UpdateReason reason = broken ? UpdateReason::repaired : UpdateReason::gpu;
+  return search(measured, {reason, budget, std::nullopt}, std::move(decision));
+}
+
 Decision Rebalancer::decide(Now now) const {
   const Measured measured = measure_now(now);
   Decision decision = begin(measured, now);
   const auto stop = [&](Answer answer) { return answered(std::move(decision), std::move(answer)); };
   if (mode() == Mode::observe) return stop({Verdict::observing, "mode is observe"});
-  const bool must_change = (group_.broken() && !group_.pending()) || gpus_to_change();
-  if (mode() == Mode::active && must_change && !group_.topology_mismatch()) {
+  const bool may_change = mode() == Mode::active && !group_.topology_mismatch();
+  if (may_change && gpus_ordered_ && gpus_to_change()) {
     return search(measured, {UpdateReason::gpu, {}, std::nullopt}, std::move(decision));
   }
   if (paused(now)) return stop({Verdict::paused, "paused by an operator"});
+  const bool waits = group_.pending() && !is_unpublishable(topology_, group_.published());
+  const bool wrong = !waits && (group_.pending() || group_.broken() || gpus_to_change());
+  if (may_change && (wrong || group_.nameless())) return force(measured, std::move(decision));
   if (Rule rule = check_reports(decision)) return stop(std::move(*rule));
-  if (group_.nameless() && now.steady >= hold_until_) {
-    return update_to(consider(group_.in_force(), measured, decision), measured,
-                     UpdateReason::recovered, std::move(decision));
-  }
   if (Rule rule = check_trigger(decision)) return stop(std::move(*rule));
   MoveBudget budget = budget_of_an_update();
   if (Rule rule = check_limits(decision, budget)) return stop(std::move(*rule));

@@ -13,10 +13,20 @@
 
 namespace eplbd {
 
-enum class UpdateReason { initial, threshold, requested, imported, rollback, recovered, gpu };
+enum class UpdateReason {
+  initial,
+  threshold,
+  requested,
+  imported,
+  rollback,
+  recovered,
+  gpu,
+  repaired,  // the group reported a map that breaks a rule
+  resized
+};
 constexpr auto names(UpdateReason) {
-  return std::to_array<std::string_view>(
-      {"initial", "threshold", "requested", "imported", "rollback", "recovered", "gpu"});
+  return std::to_array<std::string_view>({"initial", "threshold", "requested", "imported",
+                                          "rollback", "recovered", "gpu", "repaired", "resized"});
 }
 
 struct PlacementUpdate {

@@ -167,7 +167,7 @@ std::optional<RejectReason> SourceTable::check(const CountsReport& report, TimeP
       (!report.gpu_tokens.empty() && report.gpu_tokens.size() != gpu_cells_)) {
     return RejectReason::wrong_shape;
   }
-  if (!is_clock_reading(report.ts) || !is_clock_reading(report.since) || report.since > report.ts) {
+  if (!is_clock_reading(report.ts) || !is_clock_reading(report.since)) {
     return RejectReason::bad_timestamp;
   }
   if (foreign(report.engine, now)) return RejectReason::wrong_engine;
@@ -191,8 +191,9 @@ IngestResult SourceTable::admit(const CountsReport& report, TimePoint now) {
     result.rejected = RejectReason::too_many_sources;
     return result;
   }
-  const Standing standing = source->counts.place(source->state, report.epoch, report.sequence,
-                                                 report.ts, now, rules_.timeout);
+  Standing standing = source->counts.place(source->state, report.epoch, report.sequence, report.ts,
+                                           now, rules_.timeout);
+  standing.baseline |= standing.first && report.since > report.ts;  // its clock was set back
   result.rejected = standing.rejected;
   result.duplicate = standing.duplicate;
   if (standing.rejected || standing.duplicate) {

@@ -18,6 +18,7 @@
 
 #include "core/decide/rebalancer.h"
 #include "core/model/topology.h"
+#include "daemon/store/state_store.h"
 
 namespace eplbd {
 
@@ -47,12 +48,12 @@ class StateForeignError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-class StateFile {
+class StateFile : public StateStore {
  public:
   // Creates the folder (mode 0750) where it is missing, and locks it. Throws StateHeldError, or
   // std::runtime_error naming what cannot be used.
   StateFile(const std::string& directory, std::string deployment, const Topology& topology);
-  ~StateFile();
+  ~StateFile() override;
   StateFile(const StateFile&) = delete;
   StateFile& operator=(const StateFile&) = delete;
 
@@ -68,7 +69,7 @@ class StateFile {
   // Durable when it returns: written beside, synced, renamed over, folder synced. Throws
   // std::runtime_error with the step and the reason; recover() then finds the generation before, or
   // this one. May be called on another thread than the rest, by one at a time.
-  void save(const RebalancerState& state);
+  void save(const RebalancerState& state) override;
 
   const std::string& directory() const { return directory_; }
 

@@ -22,6 +22,7 @@ TEST_CASE("the floor is chance where tokens are few, the bound where they are ma
   const NoiseFloor noise(8);
   CHECK(noise.imbalance(8 * 2.0) > 1.5);
   CHECK(floor_with(2) == Approx((16 * 4 + 8 * noise.imbalance(8 * 2.0)) / 24.0));
+  CHECK(floor_with(0.1) == 0);  // a window that has faded
   CHECK(floor_with(0) == 0);
 }
 
