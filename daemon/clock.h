@@ -1,11 +1,16 @@
-// The one place where the daemon reads clocks. tests/simulation links its own, which it sets.
+// The one place where the daemon reads clocks.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+
+#include <chrono>
 
 #include "core/model/time.h"
 
 namespace eplbd {
 
-Now read_clock();
+inline Now read_clock() {
+  const auto wall = std::chrono::system_clock::now().time_since_epoch();
+  return {std::chrono::steady_clock::now(), std::chrono::duration<double>(wall).count()};
+}
 
 }  // namespace eplbd

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/decide/decision.h"
+#include "core/model/time.h"
 
 namespace eplbd {
 
@@ -28,7 +29,7 @@ struct JournalSample {
 
 class Journal {
  public:
-  void decided(const Decision& decision);
+  void decided(const Decision& decision, Now now);
   void updated(const PlacementUpdate& update);
   void sampled(const JournalSample& sample);
 

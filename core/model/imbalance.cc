@@ -39,11 +39,10 @@ Imbalance imbalance_of(const Topology& topology, std::span<const double> gpu_loa
 
   Imbalance result;
   result.layers.resize(topology.layers);
-  result.peaks.resize(topology.layers);
   double peaks = 0;
   double means = 0;
   for (int32_t layer = 0; layer < topology.layers; ++layer) {
-    double& peak = result.peaks[layer];
+    double peak = 0;
     double sum = 0;
     for (size_t gpu = 0; gpu < gpus; ++gpu) {
       if (!live[gpu]) continue;

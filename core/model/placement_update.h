@@ -13,20 +13,10 @@
 
 namespace eplbd {
 
-enum class UpdateReason {
-  initial,
-  threshold,
-  requested,
-  imported,
-  rollback,
-  recovered,
-  gpu,
-  repaired,  // the group reported a map that breaks a rule
-  resized
-};
+enum class UpdateReason { initial, threshold, requested, imported, rollback, recovered, gpu };
 constexpr auto names(UpdateReason) {
-  return std::to_array<std::string_view>({"initial", "threshold", "requested", "imported",
-                                          "rollback", "recovered", "gpu", "repaired", "resized"});
+  return std::to_array<std::string_view>(
+      {"initial", "threshold", "requested", "imported", "rollback", "recovered", "gpu"});
 }
 
 struct PlacementUpdate {
@@ -40,7 +30,6 @@ struct PlacementUpdate {
   std::vector<int32_t> gpus_down;
   double imbalance_before = 0;  // predicted on the load window; 0: not known
   double imbalance_after = 0;
-  bool operator==(const PlacementUpdate&) const = default;
 };
 
 }  // namespace eplbd

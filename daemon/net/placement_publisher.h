@@ -9,8 +9,6 @@
 #include <string_view>
 #include <vector>
 
-#include "daemon/net/placement_sink.h"
-
 namespace boost::asio {
 class io_context;
 }
@@ -25,21 +23,23 @@ struct PublisherHandler {
   std::function<void()> denied;  // a connection that did not get through the CURVE handshake
 };
 
-class PlacementPublisher : public PlacementSink {
+class PlacementPublisher {
  public:
   // Throws std::runtime_error naming the address that cannot be bound. `zmq_context` and `curve`
   // (null: plaintext) outlive it.
   PlacementPublisher(boost::asio::io_context& io, void* zmq_context, std::string topic,
                      const std::vector<std::string>& bind, const CurveServer* curve,
                      PublisherHandler handler);
-  ~PlacementPublisher() override;
+  ~PlacementPublisher();
   PlacementPublisher(const PlacementPublisher&) = delete;
   PlacementPublisher& operator=(const PlacementPublisher&) = delete;
 
-  void hold(std::string placement) override;
-  void publish(std::string placement) override;
-  void publish_again() override;
-  void heartbeat(std::string_view payload) override;
+  // An encoded placement: what new subscribers get from here on. `hold` sends nothing now: the one
+  // in force at the start.
+  void hold(std::string placement);
+  void publish(std::string placement);
+  void publish_again();
+  void heartbeat(std::string_view payload);
 
   std::vector<std::string> endpoints() const;  // as bound
 

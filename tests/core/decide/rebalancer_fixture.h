@@ -45,7 +45,7 @@ struct RebalancerFixture {
     Decision decision = decide();
     INFO(decision.detail);
     REQUIRE(decision.verdict == Verdict::update);
-    REQUIRE(rebalancer.record(decision));
+    REQUIRE(rebalancer.record(decision, at(time)));
     publisher.running = {};
     return decision;
   }
