@@ -1,4 +1,5 @@
 // A thread of its own for what takes longer than the loop may stand still: an fsync, a search.
+// tests/simulation links its own, which has no thread.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -142,9 +142,9 @@ std::optional<RebalancerState> Daemon::Impl::recover() {
   StateFile::Recovered recovered = state_file.recover();
   for (const std::string& note : recovered.notes) log(LogLevel::warning, note);
   if (recovered.state) {
-    const PlacementId id = recovered.state->published.id;
-    log(LogLevel::info, fmt::format("recovered placement {}.{} from {}", id.term, id.version,
-                                    state_file.directory()));
+    log(LogLevel::info,
+        fmt::format("recovered placement {} from {}",
+                    to_text(recovered.state->placements.published.id), state_file.directory()));
   } else {
     log(LogLevel::info,
         fmt::format("no state in {}: asking what workers run", state_file.directory()));
@@ -277,8 +277,8 @@ void Daemon::Impl::notify_status() {
   const auto& samples = deployment->journal().samples();
   const std::string imbalance =
       samples.empty() ? "no counts" : fmt::format("imbalance {:.3f}", samples.back().imbalance);
-  sd_notify(0, fmt::format("STATUS={}: placement {}.{}, {}, {} workers{}",
-                           to_string(rebalancer.mode()), id.term, id.version, imbalance,
+  sd_notify(0, fmt::format("STATUS={}: placement {}, {}, {} workers{}",
+                           to_string(rebalancer.mode()), to_text(id), imbalance,
                            rebalancer.live_sources(now), rebalancer.paused(now) ? ", paused" : "")
                    .c_str());
 }

@@ -11,8 +11,8 @@
 #include "daemon/background.h"
 #include "daemon/clock.h"
 #include "daemon/formats/wire.h"
-#include "daemon/net/placement_publisher.h"
-#include "daemon/store/state_file.h"
+#include "daemon/net/placement_sink.h"
+#include "daemon/store/state_store.h"
 
 namespace eplbd {
 namespace {
@@ -21,27 +21,32 @@ constexpr Duration kSaveRetry = std::chrono::seconds(1);
 constexpr Duration kSampleInterval = std::chrono::seconds(1);
 constexpr size_t kErrorBytes = 500;  // of a worker's error, as it is logged and shown
 
+bool may_be_announced(const Topology& topology, const PlacementUpdate& update) {
+  PlacementRules rules;
+  rules.gpus_down = update.gpus_down;
+  rules.allow_duplicates = true;
+  return !find_violation(topology, update.placement, rules);
+}
+
 std::string and_more(uint64_t left_out) {
   return left_out > 0 ? fmt::format(" ({} more since the last such line)", left_out) : "";
 }
 
-std::string name_of(PlacementId id) { return fmt::format("{}.{}", id.term, id.version); }
-
 }  // namespace
 
 Deployment::Deployment(std::string name, const Topology& topology, const RebalancerOptions& options,
-                       std::optional<RebalancerState> recovered, PlacementPublisher& publisher,
-                       const StateFile& file, Background& background, Metrics& metrics,
+                       std::optional<RebalancerState> recovered, PlacementSink& publisher,
+                       StateStore& store, Background& background, Metrics& metrics,
                        std::function<void(bool)> hold_counts)
     : name_(std::move(name)),
       rebalancer_(topology, options, read_clock(), std::move(recovered)),
       publisher_(publisher),
-      file_(file),
+      store_(store),
       background_(background),
       metrics_(metrics),
       hold_counts_(std::move(hold_counts)),
       started_(read_clock().unix_seconds) {
-  publisher_.hold(encode_placement(rebalancer_.group().published(), topology));
+  announce_newest();
   unsaved_ = true;  // a first start leaves a state, so that the next one finds it
 }
 
@@ -52,7 +57,7 @@ void Deployment::take(const CountsReport& report, size_t bytes) {
   const IngestResult result = rebalancer_.ingest(report, now);
   metrics_.counts(result, bytes);
   if (result.rejected) return reject(*result.rejected, report.source, "");
-  totals_.add(rebalancer_.added(), now.steady);
+  totals_.add(result.counts, now.steady);
   newest_counts_ = now.steady;
   newest_counts_unix_ = now.unix_seconds;
 }
@@ -81,34 +86,68 @@ void Deployment::reject(RejectReason reason, std::string_view source, std::strin
 
 // What the group's reports, or their absence, changed.
 void Deployment::note(const ObserveResult& result) {
-  if (result.adopted) {
-    unsaved_ = true;
-    publisher_.hold(encode_placement(rebalancer_.group().published(), rebalancer_.topology()));
-  }
+  unsaved_ |= result.adopted;
   if (result.detail.empty()) return;
   const bool bad = result.failed || result.topology_mismatch;
-  log(bad ? LogLevel::warning : LogLevel::info, result.detail);
+  warn_or_tell(bad, result.detail);
+}
+
+void Deployment::warn_or_tell(bool warn, const std::string& what) {
+  if (const auto left_out = group_log_.admit(std::chrono::steady_clock::now())) {
+    log(warn ? LogLevel::warning : LogLevel::info, what + and_more(*left_out));
+  }
+}
+
+// Nothing is named before it is saved: else a crash takes (term, version) back. And a name that was
+// given out keeps its map, whatever map a group reports under it; the initial one is the group's.
+// What a group was found to run goes to nobody else where it breaks a rule.
+void Deployment::announce(const PlacementUpdate& saved) {
+  const bool known = saved.id == announced_.id && saved.id != PlacementId{};
+  if (known || !may_be_announced(rebalancer_.topology(), saved)) return;
+  announced_ = saved;
+  publisher_.hold(encode_placement(saved, rebalancer_.topology()));
+}
+
+// At the start: the newest saved placement that may be, be it the initial one as engines have it.
+void Deployment::announce_newest() {
+  const PlacementLog& log = rebalancer_.state().placements;
+  announced_.placement = Placement::initial(rebalancer_.topology());
+  publisher_.hold(encode_placement(announced_, rebalancer_.topology()));
+  for (auto earlier = log.history.rbegin(); earlier != log.history.rend(); ++earlier) {
+    announce(*earlier);
+  }
+  announce(log.published);
 }
 
 void Deployment::heartbeat() {
   const Now now = read_clock();
-  const PlacementId id = rebalancer_.group().published().id;
-  publisher_.heartbeat(encode_heartbeat({id, now.unix_seconds, rebalancer_.mode()}));
+  publisher_.heartbeat(encode_heartbeat({announced_.id, now.unix_seconds, rebalancer_.mode()}));
 }
 
 void Deployment::tick() {
   if (planning_) return;
   const Now now = read_clock();
+  const auto dated = [this] {
+    return std::pair(rebalancer_.state().spent, rebalancer_.paused_until());
+  };
+  const auto before = dated();
   const ObserveResult passed = rebalancer_.advance(now);
+  unsaved_ |= dated() != before;  // what is saved bears the date of a clock that was set
   metrics_.advanced(passed);
   note(passed);
   sample(now);
   if (busy_ || now.steady < retry_at_) return;
-  if (unsaved_) return save_now("", nullptr);
+  if (!unsaved_) return decide();
+  // However often reports change the state: what it takes to save it does not keep us from
+  // deciding.
+  save_now("", [this](const OrderResult&) {
+    if (!busy_ && save_failure_.empty()) decide();
+  });
+}
+
+void Deployment::decide() {
   plan([this](Now planned) { return rebalancer_.decide(planned); },
-       [this](Decision decision, Now planned, double seconds) {
-         decided(std::move(decision), planned, seconds);
-       });
+       [this](Decision decision, double seconds) { decided(std::move(decision), seconds); });
 }
 
 void Deployment::sample(Now now) {
@@ -136,32 +175,32 @@ void Deployment::plan(std::function<Decision(Now)> how, Planned then) {
     made->decision = how(now);
     made->seconds = to_seconds(std::chrono::steady_clock::now() - start);
   };
-  background_.run(work, [this, now, made, then = std::move(then)] {
+  background_.run(work, [this, made, then = std::move(then)] {
     busy_ = planning_ = false;
     hold_counts_(false);
-    then(std::move(made->decision), now, made->seconds);
+    then(std::move(made->decision), made->seconds);
     if (!busy_) end_task();
   });
 }
 
-void Deployment::decided(Decision decision, Now now, double seconds) {
+void Deployment::decided(Decision decision, double seconds) {
   metrics_.decided(decision, seconds);
-  journal_.decided(decision, now);
+  journal_.decided(decision);
   log_decision(decision);
-  if (decision.verdict == Verdict::update) return carry_out(std::move(decision), now, nullptr);
+  if (decision.verdict == Verdict::update) return carry_out(std::move(decision), nullptr);
   if (decision.publish_again) {
     publisher_.publish_again();
     metrics_.published_again();
     log(LogLevel::warning, fmt::format("placement {} published again, as it was not applied",
-                                       name_of(rebalancer_.group().published().id)));
+                                       to_text(rebalancer_.group().published().id)));
   }
-  rebalancer_.record(decision, now);
+  rebalancer_.record(decision);
 }
 
 // Saved, then recorded, then published. What came in while it was saved may have made it moot.
-void Deployment::carry_out(Decision decision, Now planned, OrderDone done) {
+void Deployment::carry_out(Decision decision, OrderDone done) {
   busy_ = true;
-  RebalancerState state = rebalancer_.state_after(decision, planned);
+  RebalancerState state = rebalancer_.state_after(decision);
   save(std::move(state), [this, newest = newest_counts_, decision = std::move(decision),
                           done = std::move(done)](const std::string& failure) {
     save_failure_ = failure;
@@ -170,13 +209,15 @@ void Deployment::carry_out(Decision decision, Now planned, OrderDone done) {
       metrics_.state_write_failed();
       log(LogLevel::error, "not published, as the state was not saved: " + failure);
       retry_at_ = read_clock().steady + kSaveRetry;
+      rebalancer_.give_up(decision);
       result = {OrderResult::Status::not_saved, "the state was not saved: " + failure, {}};
-    } else if (!rebalancer_.record(decision, read_clock())) {
+    } else if (!rebalancer_.record(decision)) {
       unsaved_ = true;  // the file tells of an update that never was
+      rebalancer_.give_up(decision);
       result = {OrderResult::Status::refused,
                 "meanwhile the workers turned out to run another placement: try again",
                 {}};
-      log(LogLevel::warning, "not published: " + result.detail);
+      warn_or_tell(true, "not published: " + result.detail);
     } else {
       publish(decision, newest);
     }
@@ -187,7 +228,8 @@ void Deployment::carry_out(Decision decision, Now planned, OrderDone done) {
 
 void Deployment::publish(const Decision& decision, std::optional<TimePoint> newest_counts) {
   const PlacementUpdate& update = *decision.update;
-  publisher_.publish(encode_placement(update, rebalancer_.topology()));
+  announce(update);
+  publisher_.publish_again();
   std::optional<double> reaction;
   if (newest_counts) reaction = to_seconds(read_clock().steady - *newest_counts);
   metrics_.updated(update, reaction);
@@ -198,7 +240,7 @@ void Deployment::publish(const Decision& decision, std::optional<TimePoint> newe
                                     : "";  // not known without tokens
   log(LogLevel::info,
       fmt::format("placement {} published ({}): {}{} moves, at most {} to a GPU, {} layers",
-                  name_of(update.id), to_string(update.reason), imbalance, decision.moves,
+                  to_text(update.id), to_string(update.reason), imbalance, decision.moves,
                   decision.worst_gpu_moves, update.changed_layers.size()));
 }
 
@@ -218,7 +260,10 @@ void Deployment::log_decision(const Decision& decision) {
     case Verdict::invalid_candidate:
     case Verdict::apply_failed:
     case Verdict::topology_mismatch:
-      if (changed) log(LogLevel::warning, verdict + ": " + decision.detail);
+      if (!changed) return;
+      if (const auto left_out = verdict_log_.admit(std::chrono::steady_clock::now())) {
+        log(LogLevel::warning, verdict + ": " + decision.detail + and_more(*left_out));
+      }
       return;
     default:
       if (changed && logs(LogLevel::debug)) log(LogLevel::debug, verdict + ": " + decision.detail);
@@ -231,7 +276,7 @@ void Deployment::save(RebalancerState state, std::function<void(const std::strin
   const auto failure = std::make_shared<std::string>();
   const auto work = [this, failure, state = std::move(state)] {
     try {
-      file_.save(state);
+      store_.save(state);
     } catch (const std::exception& error) {
       *failure = error.what();
     }
@@ -243,10 +288,13 @@ void Deployment::save(RebalancerState state, std::function<void(const std::strin
 void Deployment::save_now(std::string detail, OrderDone done) {
   busy_ = true;
   unsaved_ = false;
-  save(rebalancer_.state(), [this, detail = std::move(detail),
-                             done = std::move(done)](const std::string& failure) {
+  RebalancerState state = rebalancer_.state();
+  PlacementUpdate saved = state.placements.published;
+  save(std::move(state), [this, detail = std::move(detail), saved = std::move(saved),
+                          done = std::move(done)](const std::string& failure) {
     save_failure_ = failure;
     OrderResult result{OrderResult::Status::done, detail, {}};
+    if (failure.empty()) announce(saved);
     if (!failure.empty()) {
       metrics_.state_write_failed();
       log(LogLevel::error, "the state was not saved, a restart would forget it: " + failure);

@@ -19,9 +19,9 @@
 
 namespace eplbd {
 
-class PlacementPublisher;
+class PlacementSink;
 class Background;
-class StateFile;
+class StateStore;
 
 // What became of an operator's order.
 struct OrderResult {
@@ -38,9 +38,8 @@ class Deployment {
   // `hold_counts(true)` is called before the rebalancer is read on another thread, with false
   // afterwards: nothing is to be taken in between.
   Deployment(std::string name, const Topology& topology, const RebalancerOptions& options,
-             std::optional<RebalancerState> recovered, PlacementPublisher& publisher,
-             const StateFile& file, Background& background, Metrics& metrics,
-             std::function<void(bool)> hold_counts);
+             std::optional<RebalancerState> recovered, PlacementSink& publisher, StateStore& store,
+             Background& background, Metrics& metrics, std::function<void(bool)> hold_counts);
   ~Deployment();  // waits for what runs in the background
   Deployment(const Deployment&) = delete;
   Deployment& operator=(const Deployment&) = delete;
@@ -74,8 +73,7 @@ class Deployment {
   CountsTotals& totals() { return totals_; }
   double started() const { return started_; }
   Snapshot snapshot(Now now) const;
-  // What is wrong and should be seen to, a sentence each; empty: healthy.
-  std::vector<std::string> problems(Now now) const;
+  std::vector<Problem> problems(Now now) const;  // empty: healthy
   // The newest state report, as its sender put it.
   struct GroupReport {
     std::string source;
@@ -85,17 +83,26 @@ class Deployment {
     PlacementId running;
   };
   const std::optional<GroupReport>& group_report() const { return group_report_; }
+  // The newest placement that is saved, with the map that the group reports under its name.
+  const PlacementUpdate& named() const {
+    const PlacementUpdate& published = rebalancer_.group().published();
+    return published.id == announced_.id ? published : announced_;
+  }
 
  private:
   using Task = std::function<void()>;
 
   void note(const ObserveResult& result);
+  void announce(const PlacementUpdate& saved);
+  void announce_newest();
+  void warn_or_tell(bool warn, const std::string& what);
   // Plans on the other thread, where a search may take seconds. Meanwhile nothing changes the
   // rebalancer: counts wait in their socket, orders for the end, and a tick does nothing.
-  using Planned = std::function<void(Decision, Now, double seconds)>;
+  using Planned = std::function<void(Decision, double seconds)>;
   void plan(std::function<Decision(Now)> how, Planned then);
-  void decided(Decision decision, Now now, double seconds);
-  void carry_out(Decision decision, Now planned, OrderDone done);
+  void decide();
+  void decided(Decision decision, double seconds);
+  void carry_out(Decision decision, OrderDone done);
   void publish(const Decision& decision, std::optional<TimePoint> newest_counts);
   void order(std::function<Decision(Now)> how, bool dry_run, OrderDone done);
   void save(RebalancerState state, std::function<void(const std::string& failure)> then);
@@ -108,11 +115,12 @@ class Deployment {
 
   std::string name_;
   Rebalancer rebalancer_;
-  PlacementPublisher& publisher_;
-  const StateFile& file_;
+  PlacementSink& publisher_;
+  StateStore& store_;
   Background& background_;
   Metrics& metrics_;
   std::function<void(bool)> hold_counts_;
+  PlacementUpdate announced_;  // the newest that workers were told of
   Journal journal_;
   CountsTotals totals_;
   double started_ = 0;
@@ -130,6 +138,8 @@ class Deployment {
   TimePoint sampled_at_{};
   double floor_ = 0;  // of the imbalance, as sampled; it costs more than the rest of a snapshot
   LogLimit reject_log_[kCount<RejectReason>];
+  LogLimit group_log_{std::chrono::seconds(10), 5};    // what the group's reports change
+  LogLimit verdict_log_{std::chrono::seconds(10), 5};  // what decisions warn of
   LogLimit would_update_log_{std::chrono::minutes(1)};
 };
 

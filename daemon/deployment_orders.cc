@@ -36,12 +36,12 @@ void Deployment::order(std::function<Decision(Now)> how, bool dry_run, OrderDone
     if (!dry_run && rebalancer_.mode() != Mode::active) {
       return done({OrderResult::Status::refused, publishes_nothing(rebalancer_.mode()), {}});
     }
-    plan(how, [this, dry_run, done](Decision decision, Now now, double) {
+    plan(how, [this, dry_run, done](Decision decision, double) {
       const auto status =
           decision.update ? OrderResult::Status::done : OrderResult::Status::refused;
       if (dry_run || !decision.update) return done({status, decision.detail, decision});
-      journal_.decided(decision, now);
-      carry_out(std::move(decision), now, done);
+      journal_.decided(decision);
+      carry_out(std::move(decision), done);
     });
   });
 }
@@ -91,9 +91,10 @@ void Deployment::set_mode(std::optional<Mode> mode, OrderDone done) {
 
 void Deployment::order_gpu(int32_t gpu, GpuOrder order, OrderDone done) {
   when_idle([this, gpu, order, done = std::move(done)] {
-    const RebalancerState state = rebalancer_.state();
-    std::vector<int32_t> down = state.gpus_down;
-    std::vector<int32_t> lost = state.gpus_lost;
+    const std::vector<int32_t> down_before = rebalancer_.state().gpus_down;
+    const std::vector<int32_t> lost_before = rebalancer_.state().gpus_lost;
+    std::vector<int32_t> down = down_before;
+    std::vector<int32_t> lost = lost_before;
     std::erase(down, gpu);
     std::erase(lost, gpu);
     if (order != GpuOrder::restore) down.push_back(gpu);
@@ -103,7 +104,10 @@ void Deployment::order_gpu(int32_t gpu, GpuOrder order, OrderDone done) {
     if (const auto why = rebalancer_.set_gpus_down(down, lost)) {
       return done({OrderResult::Status::refused, *why, {}});
     }
-    const bool as_before = down == state.gpus_down && lost == state.gpus_lost;
+    const bool reported_empty = std::ranges::binary_search(rebalancer_.state().gpus_empty, gpu);
+    const bool filled_again = order == GpuOrder::restore && reported_empty;
+    if (filled_again) rebalancer_.fill_again(gpu);
+    const bool as_before = down == down_before && lost == lost_before && !filled_again;
     const std::string next = as_before ? "it was so before"
                              : rebalancer_.mode() == Mode::active
                                  ? "the next decision sees to it"

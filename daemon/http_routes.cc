@@ -40,7 +40,7 @@ HttpResponse HttpRoutes::metrics() {
 
 HttpResponse HttpRoutes::placement(const HttpRequest& request) const {
   const Topology& topology = deployment_.rebalancer().topology();
-  const PlacementUpdate& update = deployment_.rebalancer().group().published();
+  const PlacementUpdate& update = deployment_.named();
   const std::string_view name = request.parameter("format");
   HttpResponse response;
   if (name.empty()) {
@@ -56,7 +56,7 @@ HttpResponse HttpRoutes::placement(const HttpRequest& request) const {
     return text_response(
         400, fmt::format("no format {}: {}\n", name, fmt::join(names(PlacementFormat{}), ", ")));
   }
-  response.etag = fmt::format("\"{}.{}\"", update.id.term, update.id.version);
+  response.etag = fmt::format("\"{}\"", to_text(update.id));
   return response;
 }
 
@@ -73,7 +73,9 @@ HttpResponse HttpRoutes::handle(const HttpRequest& request) {
   if (path == "/metrics") return metrics();
   if (path == "/healthz") return text_response(200, "ok\n");
   if (path == "/readyz") {
-    return ready_() ? text_response(200, "ready\n") : text_response(503, "not ready\n");
+    std::string text = ready_() ? "ready\n" : "not ready\n";
+    for (const Problem& problem : deployment_.problems(read_clock())) text += problem.text + "\n";
+    return text_response(ready_() ? 200 : 503, std::move(text));
   }
   if (path == "/api/v1/placement") return placement(request);
   HttpResponse response;

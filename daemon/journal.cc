@@ -17,18 +17,18 @@ PlacementUpdate without_map(const PlacementUpdate& update) {
 
 }  // namespace
 
-void Journal::decided(const Decision& decision, Now now) {
+void Journal::decided(const Decision& decision) {
   // Every update is an event; of anything else what matters is when it began and how it stands.
   const bool same = !decisions_.empty() && !decision.update &&
                     decisions_.front().latest.verdict == decision.verdict;
   if (!same) {
-    decisions_.push_front({{}, now.unix_seconds, 0, 0});
+    decisions_.push_front({{}, decision.now.unix_seconds, 0, 0});
     if (decisions_.size() > kDecisions) decisions_.pop_back();
   }
   JournalDecision& entry = decisions_.front();
   entry.latest = decision;
   entry.latest.update.reset();
-  entry.ts = now.unix_seconds;
+  entry.ts = decision.now.unix_seconds;
   ++entry.times;
 }
 

@@ -9,7 +9,6 @@
 #include <string>
 
 #include "core/decide/decision.h"
-#include "core/model/time.h"
 
 namespace eplbd {
 
@@ -29,7 +28,7 @@ struct JournalSample {
 
 class Journal {
  public:
-  void decided(const Decision& decision, Now now);
+  void decided(const Decision& decision);
   void updated(const PlacementUpdate& update);
   void sampled(const JournalSample& sample);
 

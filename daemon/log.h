@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "config/config.h"
 
@@ -16,27 +17,31 @@ void set_up_logging(const LogOptions& options);
 bool logs(LogLevel level);
 void log(LogLevel level, std::string_view message);
 
-// Lets something that strangers cause be logged, but not at their pace: the first at once, then at
-// most one in `interval`.
+// Lets something that strangers cause be logged, but not at their pace: at most `lines` in
+// `interval`, counted from the first of them.
 class LogLimit {
  public:
-  explicit LogLimit(std::chrono::seconds interval = std::chrono::seconds(10))
-      : interval_(interval) {}
+  explicit LogLimit(std::chrono::seconds interval = std::chrono::seconds(10), int lines = 1)
+      : interval_(interval), lines_(lines) {}
   // Whether to log this one; if so, how many were left out since the last.
   std::optional<uint64_t> admit(std::chrono::steady_clock::time_point now) {
-    if (logged_ && now - *logged_ < interval_) {
+    if (!began_ || now - *began_ >= interval_) {
+      began_ = now;
+      logged_ = 0;
+    }
+    if (logged_ == lines_) {
       ++left_out_;
       return std::nullopt;
     }
-    logged_ = now;
-    const uint64_t count = left_out_;
-    left_out_ = 0;
-    return count;
+    ++logged_;
+    return std::exchange(left_out_, 0);
   }
 
  private:
   std::chrono::seconds interval_;
-  std::optional<std::chrono::steady_clock::time_point> logged_;
+  int lines_;
+  std::optional<std::chrono::steady_clock::time_point> began_;
+  int logged_ = 0;  // since then
   uint64_t left_out_ = 0;
 };
 

@@ -181,7 +181,8 @@ void add_balance(Json& json, const Deployment& deployment, const Snapshot& snap,
 std::string status_json(const Deployment& deployment, const Endpoints& endpoints, Now now) {
   const Rebalancer& rebalancer = deployment.rebalancer();
   const Snapshot snap = deployment.snapshot(now);
-  const std::vector<std::string> problems = deployment.problems(now);
+  std::vector<std::string> problems;
+  for (Problem& problem : deployment.problems(now)) problems.push_back(std::move(problem.text));
   const double paused_until = rebalancer.paused_until();
   Json json;
   json["deployment"] = deployment.name();

@@ -194,7 +194,7 @@ int run_solve(const SolveOptions& options) {
   }
   ordered_json json = answer(topology, options, loads, current, solution);
   if (options.bound) {
-    const ImbalanceBound bound = imbalance_bound(options.balancer, topology, loads, {});
+    const ImbalanceBound bound = imbalance_bound(options.balancer, topology, loads, {}, true);
     json["bound"] = std::max(1.0, bound.whole_model);
     json["bound_per_layer"] = at_least_one(bound.layers);
   }

@@ -17,9 +17,9 @@ constexpr double kClockTick = 1e-6;  // seconds between state messages of one mo
 // As a daemon that has run for long: it need not wait for groups to say what they run.
 RebalancerState known_start(const Topology& topology) {
   RebalancerState state;
-  state.initial = Placement::initial(topology);
-  state.published.placement = state.initial;
-  state.published.unix_seconds = kStartUnixSeconds;
+  state.placements.initial = Placement::initial(topology);
+  state.placements.published.placement = state.placements.initial;
+  state.placements.published.unix_seconds = kStartUnixSeconds;
   return state;
 }
 
@@ -124,7 +124,7 @@ VirtualGroup::Decided VirtualGroup::decide(double seconds) {
   const auto start = std::chrono::steady_clock::now();
   decided.decision = rebalancer_.decide(now);
   decided.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  rebalancer_.record(decided.decision, now);
+  rebalancer_.record(decided.decision);
   if (decided.decision.verdict == Verdict::update) {
     pending_ = *decided.decision.update;
     applied_at_ = seconds + time_.apply_seconds;

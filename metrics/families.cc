@@ -12,6 +12,10 @@ Families::Families(std::string_view deployment, const Topology& topology, std::s
   for (const std::string_view value : names(Mode{})) {
     mode.push_back(&modes.Add({{"mode", std::string(value)}}));
   }
+  Family<Gauge>& wrong = gauges("eplbd_problems", "What is wrong now, of each kind how often.");
+  for (const std::string_view kind : names(ProblemKind{})) {
+    problems.push_back(&wrong.Add({{"kind", std::string(kind)}}));
+  }
   Family<Gauge>& layers = gauges("eplbd_layer_imbalance",
                                  "Max GPU load over mean of a layer, by the model's own number.");
   for (int32_t layer = 0; layer < topology.layers; ++layer) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/decide/decision.h"
+#include "core/decide/problem.h"
 #include "core/model/names.h"
 #include "core/model/topology.h"
 #include "core/workers/worker_report.h"
@@ -101,6 +102,7 @@ struct Families {
   ProcessMetrics process;
 
   std::vector<Gauge*> mode;
+  std::vector<Gauge*> problems;
   Gauge& paused = gauge("eplbd_paused", "1 while an operator holds updates.");
   Gauge& leader = gauge("eplbd_leader", "1 if this process may publish; 1 when alone.");
   Gauge& config_last_reload_successful =

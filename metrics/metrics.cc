@@ -97,6 +97,10 @@ void Metrics::refresh(const Snapshot& now) {
   }
   impl_->paused.Set(now.paused ? 1 : 0);
   impl_->leader.Set(now.leader ? 1 : 0);
+  for (Gauge* const problem : impl_->problems) problem->Set(0);
+  for (const Problem& problem : now.problems) {
+    impl_->problems[static_cast<size_t>(problem.kind)]->Increment();
+  }
   impl_->workers.Set(static_cast<double>(now.workers));
   impl_->workers_behind.Set(static_cast<double>(now.workers_behind));
   impl_->last_counts_timestamp.set(now.last_counts_unix_seconds);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/decide/decision.h"
+#include "core/decide/problem.h"
 #include "core/model/placement.h"
 #include "core/model/topology.h"
 #include "core/workers/group_state.h"
@@ -41,6 +42,8 @@ struct Snapshot {
   std::optional<double> gain_realised;  // of the last update; nothing: none to judge yet
   std::vector<double> layer_imbalance;  // [layers]; 0: a layer without load
   std::vector<double> gpu_load_ratio;   // [gpus] load / mean, all layers; empty: no tokens
+
+  std::vector<Problem> problems;  // empty: healthy
 
   PlacementId placement;              // the newest one published
   double placement_unix_seconds = 0;  // of its decision; of the initial one, when it was taken up

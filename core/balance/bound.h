@@ -29,8 +29,10 @@ struct ImbalanceBound {
 
 // Bounds of what a from-scratch placement under these options may reach for `loads`
 // [layers, logical_experts], groups kept on nodes where the options ask for it: then the best
-// packing of groups to nodes counts. Throws as ScratchPolicy::place().
+// packing of groups to nodes counts. Throws as ScratchPolicy::place(). `thorough`: with two or
+// three slots a GPU also by companion_bound(), which takes tens of milliseconds a layer.
 ImbalanceBound imbalance_bound(const BalancerOptions& options, const Topology& topology,
-                               std::span<const double> loads, std::span<const int32_t> gpus_down);
+                               std::span<const double> loads, std::span<const int32_t> gpus_down,
+                               bool thorough = false);
 
 }  // namespace eplbd

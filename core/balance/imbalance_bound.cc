@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/balance/bound.h"
+#include "core/balance/companion_bound.h"
 #include "core/balance/group_packing.h"
 #include "core/balance/regions.h"
 
@@ -17,8 +18,11 @@ namespace {
 // Bounds the peak of one layer after the other.
 class LayerBounds {
  public:
-  LayerBounds(const Topology& topology, const Regions& regions)
-      : topology_(topology), regions_(regions), packings_(regions.groups(), regions.size()) {
+  LayerBounds(const Topology& topology, const Regions& regions, bool thorough)
+      : topology_(topology),
+        regions_(regions),
+        thorough_(thorough),
+        packings_(regions.groups(), regions.size()) {
     for (const auto& gpus : regions.gpus) {
       std::vector<double> speeds;
       for (const int32_t gpu : gpus) speeds.push_back(topology.gpu_speed(gpu));
@@ -30,7 +34,7 @@ class LayerBounds {
   }
 
   double peak(std::span<const double> loads) {
-    const double anywhere = region_bound(loads, all_speeds_);
+    const double anywhere = bound_anywhere(loads);
     if (!regions_.hierarchical) return anywhere;
     if (alike_ && packings_.size() > 0 && regions_.groups() <= 64) {
       return std::max(anywhere, best_packing(loads));
@@ -53,6 +57,21 @@ class LayerBounds {
   }
 
  private:
+  double bound_anywhere(std::span<const double> loads) const {
+    constexpr int32_t kFewSlots = 3;
+    const double bound = region_bound(loads, all_speeds_);
+    const int32_t slots = topology_.slots_per_gpu();
+    const bool same_speed = std::adjacent_find(all_speeds_.begin(), all_speeds_.end(),
+                                               std::not_equal_to<>()) == all_speeds_.end();
+    if (!thorough_ || !same_speed || slots < 2 || slots > kFewSlots ||
+        slots > topology_.logical_experts) {
+      return bound;
+    }
+    const double speed = all_speeds_.front();
+    const auto gpus = static_cast<int32_t>(all_speeds_.size());
+    return companion_bound(loads, gpus, slots, bound * speed) / speed;
+  }
+
   double region_bound(std::span<const double> weights, std::span<const double> speeds) const {
     if (topology_.slots_per_gpu() > static_cast<int32_t>(weights.size())) {
       // Experts twice on a GPU cannot be avoided, and the other arguments do not hold.
@@ -125,6 +144,7 @@ class LayerBounds {
 
   const Topology& topology_;
   const Regions& regions_;
+  const bool thorough_;
   GroupPackings packings_;
   bool alike_ = true;
   std::vector<std::vector<double>> region_speeds_;
@@ -135,9 +155,10 @@ class LayerBounds {
 }  // namespace
 
 ImbalanceBound imbalance_bound(const BalancerOptions& options, const Topology& topology,
-                               std::span<const double> loads, std::span<const int32_t> gpus_down) {
+                               std::span<const double> loads, std::span<const int32_t> gpus_down,
+                               bool thorough) {
   const Regions regions = regions_of(options, topology, gpus_down);
-  LayerBounds layer_bounds(topology, regions);
+  LayerBounds layer_bounds(topology, regions, thorough);
   const auto experts = static_cast<size_t>(topology.logical_experts);
   const bool even_speeds =
       std::adjacent_find(topology.gpu_speeds.begin(), topology.gpu_speeds.end(),

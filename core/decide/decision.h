@@ -10,6 +10,7 @@
 
 #include "core/model/names.h"
 #include "core/model/placement_update.h"
+#include "core/model/time.h"
 
 namespace eplbd {
 
@@ -18,7 +19,8 @@ constexpr auto names(Mode) {
   return std::to_array<std::string_view>({"observe", "shadow", "active"});
 }
 
-// In the order in which they are tested; the label values of eplbd_decisions_total{verdict}.
+// In the order in which they are tested, but that a candidate which is not valid is not judged. The
+// label values of eplbd_decisions_total{verdict}.
 enum class Verdict {
   observing,
   paused,
@@ -45,6 +47,7 @@ constexpr auto names(Verdict) {
 
 // One answer to "is the placement in force still good enough?", with what it was decided from.
 struct Decision {
+  Now now;  // when it was made; what follows from it bears this date
   Verdict verdict = Verdict::no_counts;
   double imbalance = 0;        // of the placement in force, now; 0: no tokens
   double worst_layer = 0;      // imbalance of the layer where it is highest
@@ -56,6 +59,7 @@ struct Decision {
   bool solved = false;                    // the balancer ran
   std::string detail;                     // a sentence for people, with the numbers
   std::optional<PlacementUpdate> update;  // verdict update (publish it), would_update (do not)
+  bool forced = false;                    // by what the group reports, not by the trigger
   bool publish_again = false;             // the placement that was not applied is due once more
 };
 

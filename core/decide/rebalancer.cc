@@ -3,16 +3,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <limits>
 #include <utility>
 
 namespace eplbd {
 namespace {
 
-// How long a start without recovered state waits for groups to say what they run.
+// How long a start without the newest state waits for groups to say what they run.
 constexpr Duration kHold = std::chrono::seconds(2);
 // Rates need one decay for tokens and steps alike; with a half-life that tunes itself, this one.
 constexpr Duration kRateHalfLife = std::chrono::seconds(10);
 constexpr double kHourSeconds = 3600;
+constexpr double kLongestPauseSeconds = 30.0 * 86400;
+constexpr double kClockStepSeconds = 1;  // more than a clock is slewed by between two decisions
 
 Duration rate_half_life(const WindowOptions& options) {
   return options.half_life.value_or(kRateHalfLife);
@@ -22,55 +26,77 @@ SourceRules source_rules(const RebalancerOptions& options) {
   return {options.workers.engine, options.workers.timeout, options.limits.sources};
 }
 
-PlacementUpdate initial_update(const Topology& topology, Now now) {
-  PlacementUpdate update;
-  update.placement = Placement::initial(topology);
-  update.unix_seconds = now.unix_seconds;
-  return update;
+RebalancerState fresh_state(const Topology& topology, Now now) {
+  RebalancerState state;
+  state.placements.initial = Placement::initial(topology);
+  state.placements.published.placement = state.placements.initial;
+  state.placements.published.unix_seconds = now.unix_seconds;
+  return state;
 }
 
-GroupState group_state(const Topology& topology, const std::optional<RebalancerState>& recovered,
-                       Now now) {
-  if (recovered) {
-    return {topology,           recovered->initial,  recovered->published,
-            recovered->highest, recovered->new_term, recovered->history};
+// What the update leaves behind beside the placement.
+void count_in(const Decision& decision, double date, RebalancerState& state) {
+  state.spent.push_back({date, decision.moves, decision.forced});
+  const UpdateReason reason = decision.update->reason;
+  if (reason == UpdateReason::rollback || reason == UpdateReason::imported) {
+    state.paused = true;
+    state.paused_until_unix_seconds = 0;
   }
-  return {topology, Placement::initial(topology), initial_update(topology, now), {}, true, {}};
+}
+
+// A cell may hold more than one message can say.
+void add_loads(std::vector<double> loads, TimePoint now, AdaptiveWindow& window) {
+  constexpr double kMost = std::numeric_limits<uint32_t>::max();
+  std::vector<uint32_t> counts(loads.size());
+  bool more = true;
+  while (more) {
+    more = false;
+    for (size_t cell = 0; cell < loads.size(); ++cell) {
+      counts[cell] = static_cast<uint32_t>(std::min(loads[cell], kMost));
+      loads[cell] -= counts[cell];
+      more |= loads[cell] >= 1;
+    }
+    window.add(counts, Duration{0}, now);
+  }
+}
+
+bool publishes(const Decision& decision) {
+  return decision.verdict == Verdict::update && decision.update;
 }
 
 }  // namespace
 
 Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& options, Now now,
                        std::optional<RebalancerState> recovered)
-    : topology_(std::make_shared<const Topology>(topology)),
+    : topology_(topology),
       options_(options),
+      state_(recovered ? std::move(*recovered) : fresh_state(topology, now)),
       balancer_(make_balancer(options.balancer)),
-      sources_(*topology_, source_rules(options), rate_half_life(options.window)),
-      window_(*topology_, options.window),
-      group_(group_state(*topology_, recovered, now)),
-      gain_(*topology_) {
-  if (!recovered) {
-    hold_until_ = now.steady + kHold;
-    return;
-  }
-  mode_ = recovered->mode;
-  paused_ = recovered->paused;
-  paused_until_unix_seconds_ = recovered->paused_until_unix_seconds;
-  gpus_down_ = recovered->gpus_down;
-  gpus_lost_ = recovered->gpus_lost;
-  spent_ = recovered->spent;
+      sources_(topology_, source_rules(options), rate_half_life(options.window)),
+      window_(topology_, options.window),
+      group_(topology_, state_.placements, state_.gpus_empty),
+      gain_(topology_),
+      clock_ahead_(now.unix_seconds - to_seconds(now.steady.time_since_epoch())),
+      started_(now.steady) {
+  if (state_.placements.new_term) hold_until_ = now.steady + kHold;
+  // Nothing was spent in the future, and nobody pauses for so long: the clock was set back.
+  for (auto& spent : state_.spent)
+    spent.unix_seconds = std::min(spent.unix_seconds, now.unix_seconds);
+  state_.paused_until_unix_seconds =
+      std::min(state_.paused_until_unix_seconds, now.unix_seconds + kLongestPauseSeconds);
+  note_gpus();
 }
 
 IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
-  const IngestResult result = sources_.admit(report, now.steady, admitted_);
-  if (admitted_.counts.empty()) return result;
-  window_.add(admitted_.counts, admitted_.covered, now.steady);
-  gain_.add(admitted_.counts);
-  if (!admitted_.gpu_tokens.empty()) {
+  const IngestResult result = sources_.admit(report, now.steady);
+  if (result.counts.empty()) return result;
+  window_.add(result.counts, result.covered, now.steady);
+  gain_.add(result.counts);
+  if (!result.gpu_tokens.empty()) {
     if (!gpu_window_) {
-      gpu_window_.emplace(admitted_.gpu_tokens.size(), rate_half_life(options_.window));
+      gpu_window_.emplace(result.gpu_tokens.size(), rate_half_life(options_.window));
     }
-    gpu_window_->add(admitted_.gpu_tokens, admitted_.covered, now.steady);
+    gpu_window_->add(result.gpu_tokens, result.covered, now.steady);
   }
   return result;
 }
@@ -82,9 +108,10 @@ ObserveResult Rebalancer::change_group(Change change) {
   const ObserveResult result = change();
   if (result.applied) {
     apply_seconds_ = result.apply_seconds;
-    gain_.applied(*topology_, *previous, group_.in_force());
+    gain_.applied(topology_, *previous, group_.in_force());
   }
   if (result.adopted) gain_.adopted();
+  note_gpus();
   return result;
 }
 
@@ -106,12 +133,14 @@ ObserveResult Rebalancer::observe(const StateReport& report, Now now) {
 }
 
 ObserveResult Rebalancer::advance(Now now) {
+  follow_clock(now);
   window_.tick(now.steady);
   sources_.forget_silent(now.steady);
-  while (!spent_.empty() && now.unix_seconds - spent_.front().unix_seconds >= kHourSeconds) {
-    spent_.pop_front();
+  while (!state_.spent.empty() &&
+         date(now.steady) - state_.spent.front().unix_seconds >= kHourSeconds) {
+    state_.spent.pop_front();
   }
-  if (paused_ && !paused(now)) paused_ = false;
+  if (state_.paused && !paused(now)) state_.paused = false;
   const bool reported =
       group_.reported_at() && now.steady - *group_.reported_at() <= options_.workers.timeout;
   if (!reported && now.steady >= hold_until_) {
@@ -123,71 +152,83 @@ ObserveResult Rebalancer::advance(Now now) {
   return group_.advance(options_.workers.apply_timeout, now.steady);
 }
 
-RebalancerState Rebalancer::state() const {
-  RebalancerState state;
-  state.highest = group_.highest();
-  state.new_term = group_.new_term();
-  state.published = group_.published();
-  state.initial = group_.initial();
-  state.history = group_.history();
-  state.spent = spent_;
-  state.mode = mode_;
-  state.paused = paused_;
-  state.paused_until_unix_seconds = paused_until_unix_seconds_;
-  state.gpus_down = gpus_down_;
-  state.gpus_lost = gpus_lost_;
-  return state;
+RebalancerState Rebalancer::state_after(const Decision& decision) const {
+  RebalancerState after = state_;
+  if (!publishes(decision)) return after;
+  after.placements.publish(*decision.update);
+  count_in(decision, date(decision.now.steady), after);
+  return after;
 }
 
-RebalancerState Rebalancer::state_after(const Decision& decision, Now now) const {
-  Rebalancer after = *this;
-  after.record(decision, now);
-  return after.state();
-}
-
-bool Rebalancer::record(const Decision& decision, Now now) {
-  if (decision.publish_again) group_.published_again(now.steady);
-  if (decision.verdict == Verdict::would_update) shadowed_at_ = now.steady;
+bool Rebalancer::record(const Decision& decision) {
+  const TimePoint now = decision.now.steady;
+  if (decision.publish_again) group_.published_again(now);
+  if (decision.verdict == Verdict::would_update) shadowed_at_ = now;
   if (decision.update) {
     in_vain_.reset();
   } else if (decision.solved) {
-    in_vain_ = {now.steady, decision.imbalance, decision.verdict, decision.detail};
+    in_vain_ = {now, decision.imbalance, {decision.verdict, decision.detail}};
   }
-  if (decision.verdict != Verdict::update || !decision.update) return true;
-  const PlacementUpdate& update = *decision.update;
-  if (update.base != group_.running()) return false;
-  group_.publish(update, now.steady);
-  spent_.push_back({now.unix_seconds, decision.moves});
-  if (update.reason == UpdateReason::rollback || update.reason == UpdateReason::imported) pause(0);
+  if (!publishes(decision)) return true;
+  if (decision.update->base != group_.running()) return false;
+  group_.publish(*decision.update, now);
+  gpus_ordered_ = false;
+  count_in(decision, date(decision.now.steady), state_);
   return true;
+}
+
+void Rebalancer::give_up(const Decision& decision) {
+  if (decision.update) state_.placements.give_up(decision.update->id);
+}
+
+// When the wall clock was set, the dates that rules compare with it are set with it.
+void Rebalancer::follow_clock(Now now) {
+  const double ahead = now.unix_seconds - to_seconds(now.steady.time_since_epoch());
+  const double step = ahead - std::exchange(clock_ahead_, ahead);
+  if (std::abs(step) <= kClockStepSeconds) return;
+  for (auto& spent : state_.spent) spent.unix_seconds += step;
+  if (state_.paused_until_unix_seconds > 0) state_.paused_until_unix_seconds += step;
+}
+
+// GPUs that hold nothing, unless the others could not hold every expert.
+void Rebalancer::note_gpus() {
+  state_.gpus_empty = group_.empty_gpus();
+  gpus_down_.clear();
+  std::ranges::set_union(state_.gpus_down, state_.gpus_empty, std::back_inserter(gpus_down_));
+  const auto live = topology_.gpus - static_cast<int64_t>(gpus_down_.size());
+  if (live * topology_.slots_per_gpu() < topology_.logical_experts) gpus_down_ = state_.gpus_down;
+}
+
+void Rebalancer::fill_again(int32_t gpu) {
+  group_.fill_again(gpu);
+  gpus_ordered_ = true;
+  note_gpus();
 }
 
 std::optional<std::string> Rebalancer::set_gpus_down(std::vector<int32_t> down,
                                                      std::vector<int32_t> lost) {
   std::sort(down.begin(), down.end());
   std::sort(lost.begin(), lost.end());
-  if (!down.empty() && (down.front() < 0 || down.back() >= topology_->gpus)) {
-    return "there are GPUs 0 to " + std::to_string(topology_->gpus - 1);
+  if (!down.empty() && (down.front() < 0 || down.back() >= topology_.gpus)) {
+    return "there are GPUs 0 to " + std::to_string(topology_.gpus - 1);
   }
-  const auto live = topology_->gpus - static_cast<int32_t>(down.size());
-  if (live * topology_->slots_per_gpu() < topology_->logical_experts) {
-    return std::to_string(live) + " GPUs with " + std::to_string(topology_->slots_per_gpu()) +
-           " slots each cannot hold " + std::to_string(topology_->logical_experts) + " experts";
+  const auto live = topology_.gpus - static_cast<int32_t>(down.size());
+  if (live * topology_.slots_per_gpu() < topology_.logical_experts) {
+    return std::to_string(live) + " GPUs with " + std::to_string(topology_.slots_per_gpu()) +
+           " slots each cannot hold " + std::to_string(topology_.logical_experts) + " experts";
   }
-  gpus_down_ = std::move(down);
-  gpus_lost_ = std::move(lost);
+  gpus_ordered_ |= down != state_.gpus_down;
+  state_.gpus_down = std::move(down);
+  state_.gpus_lost = std::move(lost);
+  note_gpus();
   return std::nullopt;
 }
 
 void Rebalancer::set_options(const RebalancerOptions& options, Now now) {
   if (!(options.window == options_.window)) {
     // Nothing is lost: the new window starts from what the old one holds.
-    AdaptiveWindow next(*topology_, options.window);
-    std::vector<double> loads = this->loads(now);
-    std::vector<uint32_t> counts(loads.size());
-    std::transform(loads.begin(), loads.end(), counts.begin(),
-                   [](double load) { return static_cast<uint32_t>(std::min(load, 4294967295.0)); });
-    next.add(counts, Duration{0}, now.steady);
+    AdaptiveWindow next(topology_, options.window);
+    add_loads(loads(now), now.steady, next);
     window_ = std::move(next);
     gpu_window_.reset();
   }
@@ -198,13 +239,13 @@ void Rebalancer::set_options(const RebalancerOptions& options, Now now) {
 }
 
 void Rebalancer::pause(double until_unix_seconds) {
-  paused_ = true;
-  paused_until_unix_seconds_ = until_unix_seconds;
+  state_.paused = true;
+  state_.paused_until_unix_seconds = until_unix_seconds;
 }
 
 bool Rebalancer::paused(Now now) const {
-  return paused_ &&
-         (paused_until_unix_seconds_ == 0 || now.unix_seconds < paused_until_unix_seconds_);
+  return state_.paused && (state_.paused_until_unix_seconds == 0 ||
+                           date(now.steady) < state_.paused_until_unix_seconds);
 }
 
 int32_t Rebalancer::live_sources(Now now) const {
@@ -222,19 +263,19 @@ int32_t Rebalancer::sources_behind(Now now) const {
 }
 
 std::vector<double> Rebalancer::loads(Now now) const {
-  std::vector<double> loads(static_cast<size_t>(topology_->layers) * topology_->logical_experts);
+  std::vector<double> loads(static_cast<size_t>(topology_.layers) * topology_.logical_experts);
   window_.read(now.steady, loads);
   return loads;
 }
 
 double Rebalancer::measured_imbalance(Now now) const {
   if (!gpu_window_) return 0;
-  std::vector<double> tokens(static_cast<size_t>(topology_->layers) * topology_->gpus);
+  std::vector<double> tokens(static_cast<size_t>(topology_.layers) * topology_.gpus);
   gpu_window_->read(now.steady, tokens);
   for (size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] /= topology_->gpu_speed(static_cast<int32_t>(i % topology_->gpus));
+    tokens[i] /= topology_.gpu_speed(static_cast<int32_t>(i % topology_.gpus));
   }
-  return imbalance_of(*topology_, tokens, gpus_down_).whole_model;
+  return imbalance_of(topology_, tokens, gpus_down()).whole_model;
 }
 
 }  // namespace eplbd

@@ -13,12 +13,13 @@
 #include <vector>
 
 #include "core/balance/balancer.h"
+#include "core/decide/candidate.h"
 #include "core/decide/decision.h"
 #include "core/decide/gain_tracker.h"
+#include "core/decide/problem.h"
 #include "core/load/adaptive_window.h"
-#include "core/model/imbalance.h"
-#include "core/model/migration.h"
 #include "core/model/placement.h"
+#include "core/model/placement_log.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
 #include "core/workers/group_state.h"
@@ -65,14 +66,12 @@ struct RebalancerOptions {
 
 // What must outlive the process: see daemon/store/state_file.
 struct RebalancerState {
-  PlacementId highest;                  // (term, version) that was ever given out or heard
-  bool new_term = true;                 // the next placement needs one
-  PlacementUpdate published;            // the newest placement; (0, 0): the initial one
-  Placement initial;                    // as workers started
-  std::deque<PlacementUpdate> history;  // earlier ones, newest first
+  PlacementLog placements;
   struct Spent {
     double unix_seconds = 0;
     int64_t moves = 0;
+    bool forced = false;  // by what the group reported
+    bool operator==(const Spent&) const = default;
   };
   std::deque<Spent> spent;   // updates of the last hour, oldest first
   std::optional<Mode> mode;  // set by an operator; nothing: the configuration's
@@ -80,19 +79,22 @@ struct RebalancerState {
   double paused_until_unix_seconds = 0;  // 0: until resumed
   std::vector<int32_t> gpus_down;        // as operators want it
   std::vector<int32_t> gpus_lost;        // of those, no source of weights either
+  std::vector<int32_t> gpus_empty;       // as the group reports them
+  bool operator==(const RebalancerState&) const = default;
 };
 
 class Rebalancer {
  public:
-  // Starts from the initial placement, or from what was recovered. Not recovered: the first
-  // decision is held two seconds, so that groups can say what they run, and the next placement
-  // gets a new term. Requires: topology.problems() is empty; a recovered state of its shape.
+  // Starts from the initial placement, or from what was recovered. Not recovered, or with new_term:
+  // the first decision is held two seconds, so that groups can say what they run, and the next
+  // placement gets a new term. Requires: topology.problems() is empty; a recovered state of its
+  // shape.
   Rebalancer(const Topology& topology, const RebalancerOptions& options, Now now,
              std::optional<RebalancerState> recovered = std::nullopt);
+  Rebalancer(const Rebalancer&) = delete;  // its parts refer to each other
+  Rebalancer& operator=(const Rebalancer&) = delete;
 
   IngestResult ingest(const CountsReport& report, Now now);
-  // What the last ingest() added [layers, logical_experts]; empty: nothing. Until the next call.
-  std::span<const uint32_t> added() const { return admitted_.counts; }
   ObserveResult observe(const StateReport& report, Now now);
   // What time alone changes: call it before each decision.
   ObserveResult advance(Now now);
@@ -102,12 +104,14 @@ class Rebalancer {
   Decision decide(Now now) const;
 
   // What to save before the decision's update is published; what to save otherwise.
-  RebalancerState state_after(const Decision& decision, Now now) const;
-  RebalancerState state() const;
+  RebalancerState state_after(const Decision& decision) const;
+  const RebalancerState& state() const { return state_; }
 
   // The decision was carried out. False, and nothing changes, when the group was meanwhile found
   // to run something else than the decision was planned from.
-  bool record(const Decision& decision, Now now);
+  bool record(const Decision& decision);
+  // It was not, though it may have been saved: its name is given to no other placement.
+  void give_up(const Decision& decision);
 
   // What operators ask for: plans without the trigger's rules; carried out like decide()'s. Where
   // it must refuse, there is no update and `detail` says why. Rollback and import pause.
@@ -117,17 +121,18 @@ class Rebalancer {
 
   // GPUs that are to hold nothing; the next decisions see to it. Why it is impossible, or nothing.
   std::optional<std::string> set_gpus_down(std::vector<int32_t> down, std::vector<int32_t> lost);
+  void fill_again(int32_t gpu);  // whatever the group reported of it
   void set_options(const RebalancerOptions& options, Now now);
-  void set_mode(std::optional<Mode> mode) { mode_ = mode; }
+  void set_mode(std::optional<Mode> mode) { state_.mode = mode; }
   void pause(double until_unix_seconds);  // 0: until resumed
-  void resume() { paused_ = false; }
+  void resume() { state_.paused = false; }
 
   // ---- What is seen from outside ----
-  const Topology& topology() const { return *topology_; }
+  const Topology& topology() const { return topology_; }
   const RebalancerOptions& options() const { return options_; }
-  Mode mode() const { return mode_.value_or(options_.mode); }
+  Mode mode() const { return state_.mode.value_or(options_.mode); }
   bool paused(Now now) const;
-  double paused_until() const { return paused_until_unix_seconds_; }  // 0: until resumed
+  double paused_until() const { return state_.paused_until_unix_seconds; }  // 0: until resumed
   const GroupState& group() const { return group_; }
   const SourceTable& sources() const { return sources_; }
   int32_t live_sources(Now now) const;
@@ -136,50 +141,83 @@ class Rebalancer {
   double tokens(Now now) const { return window_.tokens(now.steady); }
   Duration half_life() const { return window_.half_life(); }
   double measured_imbalance(Now now) const;  // from gpu_tokens; 0 where none came
-  std::optional<double> gain_realised() const { return gain_.realised(*topology_); }
+  std::optional<double> gain_realised() const { return gain_.realised(topology_); }
+  // By an operator's order, or by the group's report; sorted.
   const std::vector<int32_t>& gpus_down() const { return gpus_down_; }
+  std::vector<Problem> problems(Now now) const;
 
  private:
-  using Rule = std::optional<Verdict>;
-  Rule check_reports(Now now, Decision& decision) const;
-  Rule check_trigger(Now now, Decision& decision) const;
-  Rule check_limits(Now now, MoveBudget& budget, std::string& detail) const;
-  Decision measure(Now now, std::vector<double>& loads) const;
-  void solve(Now now, std::span<const double> loads, UpdateReason reason, MoveBudget budget,
-             double min_gain, Decision& decision) const;
-  void set_candidate(Now now, std::span<const double> loads, Placement candidate,
-                     UpdateReason reason, Decision& decision) const;
-  Decision refused(Now now, std::string why) const;
-  bool searched_in_vain(Now now, const Decision& decision) const;
+  // What ends a decision, and a sentence why; a rule says nothing where it lets it go on.
+  struct Answer {
+    Verdict verdict;
+    std::string detail;
+  };
+  using Rule = std::optional<Answer>;
+  // What a search is for. An update must gain so much; nothing: it must be, whatever it gains.
+  struct Aim {
+    UpdateReason reason;
+    MoveBudget budget;
+    std::optional<double> least_gain;
+  };
+
+  // rebalancer_decide.cc
+  Measured measure_now(Now now) const;
+  Decision begin(const Measured& measured, Now now) const;
+  Rule check_reports(const Decision& decision) const;
+  Rule check_trigger(const Decision& decision) const;
+  Rule check_limits(const Decision& decision, MoveBudget& budget) const;
+  Rule check_last_search(const Decision& decision) const;
+  Rule check_forced(const Decision& decision, MoveBudget& budget) const;
+  Decision force(const Measured& measured, Decision decision) const;
   bool gpus_to_change() const;
+  // Unix seconds of a moment, by the clock as advance() last saw it: rules go by this date, which
+  // no jump of the wall clock moves against what they compare it with.
+  double date(TimePoint moment) const {
+    return clock_ahead_ + to_seconds(moment.time_since_epoch());
+  }
+  void follow_clock(Now now);
+  void note_gpus();
+  bool lacks_counts(Now now) const;
   Duration cooldown() const;
+
+  // rebalancer_plan.cc
+  static Decision answered(Decision decision, Answer answer);
+  MoveBudget budget_of_an_update() const;
+  Decision search(const Measured& measured, const Aim& aim, Decision decision) const;
+  Proposal propose(const Measured& measured, const MoveBudget& budget) const;
+  MeasuredCandidate consider(Placement placement, const Measured& measured,
+                             Decision& decision) const;
+  Rule judge(const MeasuredCandidate& candidate, double gain, const Aim& aim,
+             const Decision& decision) const;
+  Decision update_to(MeasuredCandidate candidate, const Measured& measured, UpdateReason reason,
+                     Decision decision) const;
+  Decision plan_given(const Placement& placement, UpdateReason reason, Now now) const;
+  Decision refused(Now now, std::string why) const;
+
   // Runs `change` on the group, and tells gain_ what came of it.
   template <typename Change>
   ObserveResult change_group(Change change);
 
-  std::shared_ptr<const Topology> topology_;  // shared with what refers to it
+  const Topology topology_;
   RebalancerOptions options_;
-  std::shared_ptr<const Balancer> balancer_;
+  RebalancerState state_;
+  std::unique_ptr<const Balancer> balancer_;
   SourceTable sources_;
-  SourceTable::Admitted admitted_;  // of the last ingest(), into sources_
   AdaptiveWindow window_;
   std::optional<LoadWindow> gpu_window_;  // measured tokens [layers, gpus]
   GroupState group_;
   GainTracker gain_;
   double apply_seconds_ = 0;  // that the last update took, as the group says
-  std::optional<Mode> mode_;
-  bool paused_ = false;
-  double paused_until_unix_seconds_ = 0;
   std::vector<int32_t> gpus_down_;
-  std::vector<int32_t> gpus_lost_;
-  std::deque<RebalancerState::Spent> spent_;
+  bool gpus_ordered_ = false;  // by an operator, and no update saw to it yet
+  double clock_ahead_ = 0;     // the wall clock's reading less the monotonic one's
+  TimePoint started_{};
   TimePoint hold_until_{};                // a fresh start waits for reports
   std::optional<TimePoint> shadowed_at_;  // last would_update: it counts as applied
   struct InVain {
     TimePoint at;
     double imbalance = 0;
-    Verdict verdict = Verdict::no_better;
-    std::string detail;
+    Answer answer;
   };
   std::optional<InVain> in_vain_;  // the last search, where it led to no update
 };

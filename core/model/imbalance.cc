@@ -39,10 +39,11 @@ Imbalance imbalance_of(const Topology& topology, std::span<const double> gpu_loa
 
   Imbalance result;
   result.layers.resize(topology.layers);
+  result.peaks.resize(topology.layers);
   double peaks = 0;
   double means = 0;
   for (int32_t layer = 0; layer < topology.layers; ++layer) {
-    double peak = 0;
+    double& peak = result.peaks[layer];
     double sum = 0;
     for (size_t gpu = 0; gpu < gpus; ++gpu) {
       if (!live[gpu]) continue;

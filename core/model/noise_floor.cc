@@ -35,9 +35,10 @@ double sharpness(int32_t gpus, double error) {
   return std::min(std::log(gpus) / (expected_maximum(gpus) * error), kMostSharp);
 }
 
-double imbalance_floor(int32_t gpus, double tokens) {
-  if (tokens <= 0) return 1;
-  return 1 + expected_maximum(gpus) * std::sqrt(gpus / tokens);
+NoiseFloor::NoiseFloor(int32_t gpus) : gpus_(gpus), largest_(expected_maximum(gpus)) {}
+
+double NoiseFloor::imbalance(double tokens) const {
+  return tokens <= 0 ? 1 : 1 + largest_ * std::sqrt(gpus_ / tokens);
 }
 
 }  // namespace eplbd

@@ -21,8 +21,18 @@ double gpu_error(const Topology& topology, double expert_error);
 // largest where one stands out. Bounded, for an error of 0.
 double sharpness(int32_t gpus, double error);
 
-// Imbalance that is expected under a perfect placement with `tokens` tokens of a layer: the
-// deviation of a GPU's load is that of counting.
-double imbalance_floor(int32_t gpus, double tokens);
+// What is to be seen of so many GPUs under a perfect placement.
+class NoiseFloor {
+ public:
+  // Requires: gpus >= 1.
+  explicit NoiseFloor(int32_t gpus);
+  // Expected imbalance with `tokens` tokens of a layer: the deviation of a GPU's load is that of
+  // counting. 1 without tokens.
+  double imbalance(double tokens) const;
+
+ private:
+  int32_t gpus_;
+  double largest_;  // of as many standard normal variables
+};
 
 }  // namespace eplbd

@@ -145,6 +145,10 @@ class LayerCheck {
 
 }  // namespace
 
+std::string to_text(PlacementId id) {
+  return std::to_string(id.term) + "." + std::to_string(id.version);
+}
+
 Placement::Placement(const Topology& topology, std::vector<int32_t> slot_to_expert)
     : layers_(topology.layers), slots_(topology.slots), map_(std::move(slot_to_expert)) {
   assert(map_.size() == static_cast<size_t>(layers_) * slots_);

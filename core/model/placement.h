@@ -20,6 +20,8 @@ struct PlacementId {
   auto operator<=>(const PlacementId&) const = default;
 };
 
+std::string to_text(PlacementId id);  // TERM.VERSION, as people and ETags name it
+
 // A slot of a GPU that is down holds nothing.
 inline constexpr int32_t kNoExpert = -1;
 

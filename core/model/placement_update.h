@@ -13,10 +13,20 @@
 
 namespace eplbd {
 
-enum class UpdateReason { initial, threshold, requested, imported, rollback, recovered, gpu };
+enum class UpdateReason {
+  initial,
+  threshold,
+  requested,
+  imported,
+  rollback,
+  recovered,
+  gpu,
+  repaired,  // the group reported a map that breaks a rule
+  resized
+};
 constexpr auto names(UpdateReason) {
-  return std::to_array<std::string_view>(
-      {"initial", "threshold", "requested", "imported", "rollback", "recovered", "gpu"});
+  return std::to_array<std::string_view>({"initial", "threshold", "requested", "imported",
+                                          "rollback", "recovered", "gpu", "repaired", "resized"});
 }
 
 struct PlacementUpdate {
@@ -30,6 +40,7 @@ struct PlacementUpdate {
   std::vector<int32_t> gpus_down;
   double imbalance_before = 0;  // predicted on the load window; 0: not known
   double imbalance_after = 0;
+  bool operator==(const PlacementUpdate&) const = default;
 };
 
 }  // namespace eplbd

@@ -8,16 +8,9 @@
 namespace eplbd {
 namespace {
 
-constexpr size_t kHistory = 8;
 constexpr double kDaySeconds = 86400;
-constexpr double kLatestTerm = 9007199254740992.0;  // 2^53, far after any clock
 // Far above any real version, far below where adding one wraps.
 constexpr uint64_t kHighestVersion = uint64_t{1} << 62;
-
-std::string name(PlacementId id) {
-  std::string text = "(";
-  return text.append(std::to_string(id.term)).append(", ").append(std::to_string(id.version)) + ")";
-}
 
 // Nothing when it was not said, or is no time that applying can take.
 std::optional<double> said_apply_seconds(const StateReport& report) {
@@ -34,66 +27,24 @@ std::optional<std::string> broken_rule(const Topology& topology, PlacementId id,
   rules.gpus_down = gpus_down;
   rules.allow_duplicates = true;
   auto broken = find_violation(topology, placement, rules);
-  if (broken) broken = "placement " + name(id) + " breaks a rule: " + *broken;
+  if (broken) broken = "placement " + to_text(id) + " breaks a rule: " + *broken;
   return broken;
 }
 
 }  // namespace
 
-GroupState::GroupState(const Topology& topology, Placement initial, PlacementUpdate published,
-                       PlacementId highest, bool new_term, std::deque<PlacementUpdate> history,
-                       std::vector<int32_t> empty_gpus)
+GroupState::GroupState(const Topology& topology, PlacementLog& log, std::vector<int32_t> empty_gpus)
     : topology_(topology),
-      initial_(std::move(initial)),
-      published_(std::move(published)),
-      highest_(highest),
-      new_term_(new_term),
-      history_(std::move(history)),
-      running_(published_.id),
-      in_force_(published_.placement),
-      broken_(broken_rule(topology_, published_.id, published_.placement, published_.gpus_down)),
+      log_(log),
+      running_(log.published.id),
+      in_force_(log.published.placement),
+      broken_(broken_rule(topology, running_, in_force_, log.published.gpus_down)),
       empty_gpus_(std::move(empty_gpus)) {}
 
-PlacementId GroupState::next_id(double unix_seconds) const {
-  PlacementId id{published_.id.term, std::max(highest_.version, published_.id.version) + 1};
-  if (new_term_) {
-    const double seconds = std::clamp(unix_seconds, 1.0, kLatestTerm);
-    id.term = std::max(static_cast<uint64_t>(seconds), highest_.term + 1);
-  }
-  return id;
-}
-
-const PlacementUpdate* GroupState::find(uint64_t version) const {
-  if (published_.id.version == version) return &published_;
-  const auto found = std::find_if(history_.begin(), history_.end(),
-                                  [&](const auto& update) { return update.id.version == version; });
-  return found == history_.end() ? nullptr : &*found;
-}
-
-void GroupState::remember(PlacementUpdate update) {
-  update.moves.clear();  // they are of use while it is new
-  history_.push_front(std::move(update));
-  if (history_.size() > kHistory) history_.pop_back();
-}
-
-// The map that was published, or reported at the start, under this name.
-const Placement* GroupState::map_of(PlacementId id) const {
-  if (id == published_.id) return &published_.placement;
-  if (id == PlacementId{}) return &initial_;
-  const PlacementUpdate* const known = find(id.version);
-  return known != nullptr && known->id == id ? &known->placement : nullptr;
-}
-
 void GroupState::publish(const PlacementUpdate& update, TimePoint now) {
-  remember(std::exchange(published_, update));
-  give_up(update.id);
-  new_term_ = false;
+  log_.publish(update);
   unknown_ = renamed_ = false;
   set_pending(now);
-}
-
-void GroupState::give_up(PlacementId id) {
-  highest_ = {std::max(highest_.term, id.term), std::max(highest_.version, id.version)};
 }
 
 void GroupState::fill_again(int32_t gpu) { std::erase(empty_gpus_, gpu); }
@@ -120,19 +71,21 @@ ObserveResult GroupState::advance(Duration apply_timeout, TimePoint now) {
   overdue_ = true;
   if (failed_) return result;  // told already
   failed_ = result.failed = true;
-  failure_ = result.detail = "placement " + name(published_.id) + " was not applied within " +
+  failure_ = result.detail = "placement " + to_text(log_.published.id) +
+                             " was not applied within " +
                              std::to_string(std::lround(to_seconds(apply_timeout))) + " s";
   return result;
 }
 
 // Our own names are good whatever became of the clock since.
 bool GroupState::may_name(PlacementId id, Now now) const {
-  return id.term <= highest_.term || static_cast<double>(id.term) <= now.unix_seconds + kDaySeconds;
+  return id.term <= log_.highest.term ||
+         static_cast<double>(id.term) <= now.unix_seconds + kDaySeconds;
 }
 
 std::optional<RejectReason> GroupState::check(const StateReport& report, Now now) const {
   if (!may_name(report.running, now)) return RejectReason::bad_timestamp;
-  if (report.running.version > std::max(kHighestVersion, highest_.version)) {
+  if (report.running.version > std::max(kHighestVersion, log_.highest.version)) {
     return RejectReason::bad_value;
   }
   const auto cells = static_cast<double>(report.layers) * static_cast<double>(report.slots);
@@ -165,7 +118,7 @@ ObserveResult GroupState::report(const StateReport& report, Now now) {
   if (progressed(report, map.placement, now.steady)) return result;
   judge(report, map);
 
-  if (report.running == published_.id && map.placement == published_.placement) {
+  if (report.running == log_.published.id && map.placement == log_.published.placement) {
     renamed_ = false;
     if (pending_) {
       result.applied = true;
@@ -175,7 +128,7 @@ ObserveResult GroupState::report(const StateReport& report, Now now) {
     }
   } else if (pending_ && report.running == running_ && map.placement == in_force_) {
     note_status(report, result);
-  } else if (report.running < published_.id) {
+  } else if (report.running < log_.published.id) {
     fall_behind(report.running, std::move(map.placement), now.steady, result);
     note_status(report, result);
   } else if (report.running != running_ || map.placement != in_force_) {
@@ -189,10 +142,10 @@ ObserveResult GroupState::report(const StateReport& report, Now now) {
 void GroupState::judge(const StateReport& report, const ReportedMap& map) {
   broken_ = map.broken;
   if (broken_) {
-    broken_ = std::string(report.source) + " reports " + name(report.running) +
+    broken_ = std::string(report.source) + " reports " + to_text(report.running) +
               " with a map that breaks a rule: " + *map.broken;
   }
-  const Placement* const known = map_of(report.running);
+  const Placement* const known = log_.map_of(report.running);
   std::vector<int32_t> empty;
   for (const int32_t gpu : map.empty_gpus) {
     const bool noted = std::ranges::binary_search(empty_gpus_, gpu);
@@ -203,12 +156,12 @@ void GroupState::judge(const StateReport& report, const ReportedMap& map) {
 
 // A map between the base and the published one is what runs now, and no other placement.
 bool GroupState::progressed(const StateReport& report, Placement& map, TimePoint now) {
-  const bool new_name = report.running == published_.id;
-  if (report.status != WorkerStatus::applying || report.running > published_.id) return false;
-  if (new_name && (!pending_ || map == published_.placement)) return false;
+  const bool new_name = report.running == log_.published.id;
+  if (report.status != WorkerStatus::applying || report.running > log_.published.id) return false;
+  if (new_name && (!pending_ || map == log_.published.placement)) return false;
   const bool planned_from = pending_ && (new_name || report.running == running_);
-  const Placement* const base = planned_from ? &base_ : map_of(report.running);
-  if (base == nullptr || !lies_between(map, *base, published_.placement)) return false;
+  const Placement* const base = planned_from ? &base_ : log_.map_of(report.running);
+  if (base == nullptr || !lies_between(map, *base, log_.published.placement)) return false;
   if (!pending_) {
     in_force_ = *base;
     running_ = report.running;
@@ -220,8 +173,8 @@ bool GroupState::progressed(const StateReport& report, Placement& map, TimePoint
 }
 
 void GroupState::set_applied(TimePoint now) {
-  running_ = published_.id;
-  in_force_ = published_.placement;
+  running_ = log_.published.id;
+  in_force_ = log_.published.placement;
   pending_ = failed_ = overdue_ = renamed_ = false;
   applied_at_ = now;
 }
@@ -229,26 +182,13 @@ void GroupState::set_applied(TimePoint now) {
 // A placement that is not below ours, and not ours: it is in force from now on, and the next one is
 // planned from it. What went out under a name of ours stays the placement of that name.
 void GroupState::adopt(PlacementId id, Placement placement, Now now, ObserveResult& result) {
-  const bool above = id > published_.id;
+  const bool above = id > log_.published.id;
   result.adopted = true;
-  result.detail = "the group runs " + name(id) +
+  result.detail = "the group runs " + to_text(id) +
                   (above ? ", which is above what we know" : ", but with another map") +
                   ": adopted";
-  if (id == PlacementId{}) initial_ = placement;
-  if (above) {
-    if (published_.id != PlacementId{}) remember(published_);
-    new_term_ = true;
-    give_up(id);
-  }
   renamed_ = !above && id != PlacementId{};
-  if (!renamed_) {
-    published_ = {};
-    published_.id = published_.base = id;
-    published_.unix_seconds = now.unix_seconds;
-    published_.reason = id == PlacementId{} ? UpdateReason::initial : UpdateReason::recovered;
-    published_.placement = placement;
-    published_.gpus_down = empty_gpus_;
-  }
+  if (!renamed_) log_.adopt(id, placement, now.unix_seconds, empty_gpus_);
   running_ = id;
   in_force_ = std::move(placement);
   pending_ = failed_ = overdue_ = false;
@@ -257,9 +197,9 @@ void GroupState::adopt(PlacementId id, Placement placement, Now now, ObserveResu
 // A placement below the published one: the group has yet to take that, perhaps once more.
 void GroupState::fall_behind(PlacementId id, Placement placement, TimePoint now,
                              ObserveResult& result) {
-  if (id == PlacementId{}) initial_ = placement;
+  if (id == PlacementId{}) log_.initial = placement;
   result.adopted = true;
-  result.detail = "the group runs " + name(id) + ", not " + name(published_.id);
+  result.detail = "the group runs " + to_text(id) + ", not " + to_text(log_.published.id);
   running_ = id;
   in_force_ = std::move(placement);
   renamed_ = false;
@@ -280,7 +220,7 @@ void GroupState::note_status(const StateReport& report, ObserveResult& result) {
       if (failed_) return;
       failed_ = result.failed = true;
       failure_ = result.detail =
-          std::string(report.source) + " says that placement " + name(published_.id) + " " +
+          std::string(report.source) + " says that placement " + to_text(log_.published.id) + " " +
           (report.status == WorkerStatus::failed ? "failed" : "was refused") +
           (report.error.empty() ? "" : ": " + std::string(report.error));
       return;
@@ -293,27 +233,27 @@ void GroupState::note_status(const StateReport& report, ObserveResult& result) {
 ObserveResult GroupState::counts_name(PlacementId running, Now now) {
   ObserveResult result;
   topology_mismatch_ = false;  // counts have the topology's shape
-  if (running == published_.id) {
+  if (running == log_.published.id) {
     unknown_ = false;
     if (!pending_) return result;
     result.applied = true;
     result.apply_seconds = to_seconds(now.steady - pending_since_);
     set_applied(now.steady);
-    broken_ = broken_rule(topology_, running_, in_force_, published_.gpus_down);
+    broken_ = broken_rule(topology_, running_, in_force_, log_.published.gpus_down);
     return result;
   }
   if (running == running_ || !may_name(running, now) ||
-      running.version > std::max(kHighestVersion, highest_.version)) {
+      running.version > std::max(kHighestVersion, log_.highest.version)) {
     return result;
   }
-  if (running > published_.id) {
+  if (running > log_.published.id) {
     if (unknown_) return result;
-    unknown_ = new_term_ = true;
-    give_up(running);
-    result.detail = "all sources run " + name(running) + ", whose map nobody reports";
+    unknown_ = true;
+    log_.heard(running);
+    result.detail = "all sources run " + to_text(running) + ", whose map nobody reports";
     return result;
   }
-  if (const Placement* const known = map_of(running)) {
+  if (const Placement* const known = log_.map_of(running)) {
     fall_behind(running, *known, now.steady, result);
     broken_.reset();
   }

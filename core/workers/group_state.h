@@ -5,13 +5,12 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "core/model/placement.h"
-#include "core/model/placement_update.h"
+#include "core/model/placement_log.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
 #include "core/workers/reported_map.h"
@@ -35,10 +34,9 @@ struct ObserveResult {
 
 class GroupState {
  public:
-  // Takes `published` for applied until told otherwise. `empty_gpus`: see below; sorted.
-  GroupState(const Topology& topology, Placement initial, PlacementUpdate published,
-             PlacementId highest, bool new_term, std::deque<PlacementUpdate> history,
-             std::vector<int32_t> empty_gpus = {});
+  // Keeps `log` up with what the group reports; both outlive it. Takes what was published for
+  // applied until told otherwise. `empty_gpus`: see below; sorted.
+  GroupState(const Topology& topology, PlacementLog& log, std::vector<int32_t> empty_gpus = {});
 
   // ---- What happens ----
   ObserveResult report(const StateReport& report, Now now);  // its sender was admitted already
@@ -47,13 +45,11 @@ class GroupState {
   ObserveResult advance(Duration apply_timeout, TimePoint now);  // only time passed
   void publish(const PlacementUpdate& update, TimePoint now);
   void published_again(TimePoint now);
-  // A placement of this name may be on disk, though it was never published: no other gets it.
-  void give_up(PlacementId id);
   void fill_again(int32_t gpu);  // an operator wants weights on it, whatever the group reported
 
   // ---- What is ----
-  const PlacementUpdate& published() const { return published_; }
-  const Placement& initial() const { return initial_; }
+  const PlacementUpdate& published() const { return log_.published; }
+  const Placement& initial() const { return log_.initial; }
   // What runs; while the group applies, each layer is the base's or the published one's.
   const Placement& in_force() const { return in_force_; }
   PlacementId running() const { return running_; }
@@ -75,16 +71,10 @@ class GroupState {
   std::optional<TimePoint> applied_at() const { return applied_at_; }
   std::optional<TimePoint> reported_at() const { return reported_at_; }
   bool due_again(Duration apply_timeout, TimePoint now) const;
-  PlacementId highest() const { return highest_; }
-  bool new_term() const { return new_term_; }  // the next placement needs one
-  PlacementId next_id(double unix_seconds) const;
-  const std::deque<PlacementUpdate>& history() const { return history_; }  // newest first
-  const PlacementUpdate* find(uint64_t version) const;  // in the history, or published
 
  private:
   std::optional<RejectReason> check(const StateReport& report, Now now) const;
   bool may_name(PlacementId id, Now now) const;
-  const Placement* map_of(PlacementId id) const;
   void judge(const StateReport& report, const ReportedMap& map);
   bool progressed(const StateReport& report, Placement& map, TimePoint now);
   void set_applied(TimePoint now);
@@ -92,15 +82,9 @@ class GroupState {
   void adopt(PlacementId id, Placement placement, Now now, ObserveResult& result);
   void fall_behind(PlacementId id, Placement placement, TimePoint now, ObserveResult& result);
   void note_status(const StateReport& report, ObserveResult& result);
-  void remember(PlacementUpdate update);
 
   const Topology& topology_;
-  Placement initial_;
-  PlacementUpdate published_;
-  PlacementId highest_;
-  bool new_term_;
-  std::deque<PlacementUpdate> history_;
-
+  PlacementLog& log_;
   PlacementId running_;
   Placement in_force_;
   Placement base_;  // while pending: what ran when it was published

@@ -6,10 +6,11 @@
 #include <numeric>
 #include <utility>
 
+#include "core/model/utf8.h"
+
 namespace eplbd {
 namespace {
 
-constexpr size_t kLongestName = 128;
 constexpr double kLongestSpread = 10.0 * 365 * 86400;  // seconds: no overflow, no more effect
 
 // No forward pass takes less than 10 ms for long where nothing is known of a source yet.
@@ -161,20 +162,19 @@ void SourceTable::sum_rows(IngestResult& result) const {
 }
 
 std::optional<RejectReason> SourceTable::check(const CountsReport& report, TimePoint now) const {
-  if (report.source.empty() || report.source.size() > kLongestName) return RejectReason::bad_value;
+  if (report.source.empty() || report.source.size() > kMaxNameBytes) return RejectReason::bad_value;
   if (report.counts.size() != cells_ ||
       (!report.gpu_tokens.empty() && report.gpu_tokens.size() != gpu_cells_)) {
     return RejectReason::wrong_shape;
   }
-  if (!is_clock_reading(report.ts) || !is_clock_reading(report.since) || report.since > report.ts) {
+  if (!is_clock_reading(report.ts) || !is_clock_reading(report.since)) {
     return RejectReason::bad_timestamp;
   }
   if (foreign(report.engine, now)) return RejectReason::wrong_engine;
   return check_scope(report, now);
 }
 
-IngestResult SourceTable::admit(const CountsReport& report, TimePoint now, Admitted& admitted) {
-  admitted = {};
+IngestResult SourceTable::admit(const CountsReport& report, TimePoint now) {
   IngestResult result;
   result.rejected = check(report, now);
   if (result.rejected) {
@@ -191,8 +191,9 @@ IngestResult SourceTable::admit(const CountsReport& report, TimePoint now, Admit
     result.rejected = RejectReason::too_many_sources;
     return result;
   }
-  const Standing standing = source->counts.place(source->state, report.epoch, report.sequence,
-                                                 report.ts, now, rules_.timeout);
+  Standing standing = source->counts.place(source->state, report.epoch, report.sequence, report.ts,
+                                           now, rules_.timeout);
+  standing.baseline |= standing.first && report.since > report.ts;  // its clock was set back
   result.rejected = standing.rejected;
   result.duplicate = standing.duplicate;
   if (standing.rejected || standing.duplicate) {
@@ -218,11 +219,11 @@ IngestResult SourceTable::admit(const CountsReport& report, TimePoint now, Admit
   if (result.baseline) return result;
 
   sum_rows(result);
-  admitted.covered = from_seconds(std::min(covered, kLongestSpread));
-  admitted.counts = counts_;
-  if (!report.gpu_tokens.empty()) admitted.gpu_tokens = gpu_tokens_;
-  add_steps(report.steps, admitted.covered, now, *source);
-  tokens_.add(static_cast<double>(result.tokens), admitted.covered, now, half_life_);
+  result.covered = from_seconds(std::min(covered, kLongestSpread));
+  result.counts = counts_;
+  if (!report.gpu_tokens.empty()) result.gpu_tokens = gpu_tokens_;
+  add_steps(report.steps, result.covered, now, *source);
+  tokens_.add(static_cast<double>(result.tokens), result.covered, now, half_life_);
   return result;
 }
 
@@ -232,7 +233,7 @@ IngestResult SourceTable::admit(const StateReport& report, TimePoint now) {
     result.rejected = reason;
     return result;
   };
-  if (report.source.empty() || report.source.size() > kLongestName) {
+  if (report.source.empty() || report.source.size() > kMaxNameBytes) {
     return reject(RejectReason::bad_value);
   }
   if (!std::isfinite(report.ts)) return reject(RejectReason::bad_timestamp);

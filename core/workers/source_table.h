@@ -33,6 +33,10 @@ struct IngestResult {
   bool inconsistent = false;             // accepted, but layers disagree about the tokens
   uint64_t lost = 0;                     // messages missing before this one
   uint64_t tokens = 0;                   // added to the window
+  // What is added, until the next report is admitted; empty: nothing.
+  std::span<const uint32_t> counts;      // [layers, logical_experts]
+  std::span<const uint32_t> gpu_tokens;  // [layers, gpus], or empty
+  Duration covered{};                    // the time that they are spread over
 };
 
 struct SourceRules {
@@ -58,13 +62,7 @@ class SourceTable {
  public:
   SourceTable(const Topology& topology, SourceRules rules, Duration half_life);
 
-  // Counts that may be added: valid until the next call.
-  struct Admitted {
-    std::span<const uint32_t> counts;      // [layers, logical_experts]; empty: a baseline
-    std::span<const uint32_t> gpu_tokens;  // [layers, gpus], or empty
-    Duration covered{};                    // the time that they are spread over
-  };
-  IngestResult admit(const CountsReport& report, TimePoint now, Admitted& admitted);
+  IngestResult admit(const CountsReport& report, TimePoint now);
 
   // The sender's side of a state report; its content is the rebalancer's.
   IngestResult admit(const StateReport& report, TimePoint now);

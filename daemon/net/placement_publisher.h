@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "daemon/net/placement_sink.h"
+
 namespace boost::asio {
 class io_context;
 }
@@ -23,23 +25,21 @@ struct PublisherHandler {
   std::function<void()> denied;  // a connection that did not get through the CURVE handshake
 };
 
-class PlacementPublisher {
+class PlacementPublisher : public PlacementSink {
  public:
   // Throws std::runtime_error naming the address that cannot be bound. `zmq_context` and `curve`
   // (null: plaintext) outlive it.
   PlacementPublisher(boost::asio::io_context& io, void* zmq_context, std::string topic,
                      const std::vector<std::string>& bind, const CurveServer* curve,
                      PublisherHandler handler);
-  ~PlacementPublisher();
+  ~PlacementPublisher() override;
   PlacementPublisher(const PlacementPublisher&) = delete;
   PlacementPublisher& operator=(const PlacementPublisher&) = delete;
 
-  // An encoded placement: what new subscribers get from here on. `hold` sends nothing now: the one
-  // in force at the start.
-  void hold(std::string placement);
-  void publish(std::string placement);
-  void publish_again();
-  void heartbeat(std::string_view payload);
+  void hold(std::string placement) override;
+  void publish(std::string placement) override;
+  void publish_again() override;
+  void heartbeat(std::string_view payload) override;
 
   std::vector<std::string> endpoints() const;  // as bound
 

@@ -82,11 +82,11 @@ class StateReader {
  private:
   bool read_ids(std::string_view name, RebalancerState& state) {
     if (name == "highest_term") {
-      state.highest.term = uint();
+      state.placements.highest.term = uint();
     } else if (name == "highest_version") {
-      state.highest.version = uint();
+      state.placements.highest.version = uint();
     } else if (name == "new_term") {
-      state.new_term = uint() != 0;
+      state.placements.new_term = uint() != 0;
     } else {
       return false;
     }
@@ -95,14 +95,14 @@ class StateReader {
 
   bool read_placements(std::string_view name, RebalancerState& state) {
     if (name == "published") {
-      state.published = placement(reader_.next());
+      state.placements.published = placement(reader_.next());
     } else if (name == "initial") {
-      state.initial = placement(reader_.next()).placement;
+      state.placements.initial = placement(reader_.next()).placement;
     } else if (name == "history") {
       const auto array = reader_.next();
       check(array && array->type == MsgpackType::array);
       for (uint32_t i = 0; !failed_ && i < array->items; ++i) {
-        state.history.push_back(placement(reader_.next()));
+        state.placements.history.push_back(placement(reader_.next()));
       }
     } else {
       return false;
@@ -116,7 +116,7 @@ class StateReader {
       check(pairs.size() % 2 == 0);
       for (size_t i = 0; i + 1 < pairs.size(); i += 2) {
         check(std::isfinite(pairs[i]) && std::abs(pairs[i + 1]) < 9e15);
-        if (!failed_) state.spent.push_back({pairs[i], std::llround(pairs[i + 1])});
+        if (!failed_) state.spent.push_back({pairs[i], std::llround(pairs[i + 1]), false});
       }
     } else if (name == "mode") {
       state.mode = from_name<Mode>(text());
@@ -129,6 +129,12 @@ class StateReader {
       state.gpus_down = gpus();
     } else if (name == "gpus_lost") {
       state.gpus_lost = gpus();
+    } else if (name == "gpus_empty") {
+      state.gpus_empty = gpus();
+    } else if (name == "spent_forced") {  // comes after "spent"
+      const std::vector<int32_t> forced = numbers<int32_t>();
+      check(forced.size() == state.spent.size());
+      for (size_t i = 0; !failed_ && i < forced.size(); ++i) state.spent[i].forced = forced[i] != 0;
     } else {
       return false;
     }
@@ -190,24 +196,28 @@ class StateReader {
 std::string encode_state_file(const RebalancerState& state, std::string_view deployment,
                               const Topology& topology) {
   std::vector<double> spent;
-  for (const auto& [unix_seconds, moves] : state.spent) {
-    spent.insert(spent.end(), {unix_seconds, static_cast<double>(moves)});
+  std::vector<int32_t> forced;
+  for (const auto& update : state.spent) {
+    spent.insert(spent.end(), {update.unix_seconds, static_cast<double>(update.moves)});
+    forced.push_back(update.forced ? 1 : 0);
   }
   MsgpackMap map;
   map.add("deployment", deployment);
   map.add("shape", StateReader::state_shape(topology));
-  map.add("highest_term", state.highest.term);
-  map.add("highest_version", state.highest.version);
-  map.add("new_term", state.new_term ? 1 : 0);
-  map.add_binary("published", encode_placement(state.published, topology));
-  map.add_binary("initial", encode_placement(as_update(state.initial), topology));
-  add_placements(map, "history", state.history, topology);
+  map.add("highest_term", state.placements.highest.term);
+  map.add("highest_version", state.placements.highest.version);
+  map.add("new_term", state.placements.new_term ? 1 : 0);
+  map.add_binary("published", encode_placement(state.placements.published, topology));
+  map.add_binary("initial", encode_placement(as_update(state.placements.initial), topology));
+  add_placements(map, "history", state.placements.history, topology);
   map.add_array("spent", std::span<const double>(spent));
+  map.add_array("spent_forced", std::span<const int32_t>(forced));
   if (state.mode) map.add("mode", to_string(*state.mode));
   map.add("paused", state.paused ? 1 : 0);
   map.add("paused_until", state.paused_until_unix_seconds);
   map.add_array("gpus_down", std::span<const int32_t>(state.gpus_down));
   map.add_array("gpus_lost", std::span<const int32_t>(state.gpus_lost));
+  map.add_array("gpus_empty", std::span<const int32_t>(state.gpus_empty));
   const std::string body = map.finish();
 
   Header header{};
@@ -253,8 +263,8 @@ StateFileContent decode_state_file(std::string_view bytes, std::string_view depl
   if (whole && shape != StateReader::state_shape(topology)) {
     return fault(StateFileFault::other_shape, "it is of " + shape);
   }
-  if (!whole || content.state.published.placement.map().empty() ||
-      content.state.initial.map().empty()) {
+  if (!whole || content.state.placements.published.placement.map().empty() ||
+      content.state.placements.initial.map().empty()) {
     return fault(StateFileFault::damaged, "what it says makes no sense");
   }
   content.fault = StateFileFault::none;

@@ -135,26 +135,34 @@ std::optional<RebalancerState> StateFile::read_generation(const std::string& nam
 
 StateFile::Recovered StateFile::recover() {
   Recovered recovered;
-  recovered.state = read_generation(kNewest, recovered);
+  const bool newest = fs::exists(directory_ + "/" + kNewest);
+  // A save ends between its two renames, if it does, with the newest still under its first name.
+  recovered.state = read_generation(newest ? kNewest : kBeingWritten, recovered);
   if (recovered.state) return recovered;
   recovered.state = read_generation(kPrevious, recovered);
   if (recovered.state) {
-    recovered.state->new_term = true;
+    recovered.state->placements.new_term = true;
     recovered.notes.push_back(directory_ + ": went on with the generation before the newest");
   }
   return recovered;
 }
 
-void StateFile::save(const RebalancerState& state) const {
+void StateFile::save(const RebalancerState& state) {
   const std::string newest = directory_ + "/" + kNewest;
   const std::string previous = directory_ + "/" + kPrevious;
   const std::string being_written = directory_ + "/" + kBeingWritten;
-  write_synced(being_written, encode_state_file(state, deployment_, topology_));
-  // At every step a crash leaves `state` whole.
-  if (unlink(previous.c_str()) != 0 && errno != ENOENT) fail("cannot remove", previous);
-  if (link(newest.c_str(), previous.c_str()) != 0 && errno != ENOENT) fail("cannot link", previous);
+  const std::string bytes = encode_state_file(state, deployment_, topology_);
+  write_synced(being_written, bytes);
+  if (state.placements.highest.term != saved_term_) {
+    // Whichever generation is lost, the other one knows that this term was given out.
+    if (rename(being_written.c_str(), previous.c_str()) != 0) fail("cannot rename", being_written);
+    write_synced(being_written, bytes);
+  } else if (rename(newest.c_str(), previous.c_str()) != 0 && errno != ENOENT) {
+    fail("cannot rename", newest);
+  }
   if (rename(being_written.c_str(), newest.c_str()) != 0) fail("cannot rename", being_written);
   sync_directory(directory_);
+  saved_term_ = state.placements.highest.term;
 }
 
 }  // namespace eplbd

@@ -1,9 +1,11 @@
 // What must outlive the process: one file in a folder that is this process's alone.
 //
-//   state           the newest generation; replaced in one step
-//   state.previous  the one before
+//   state           the newest generation
+//   state.previous  the one before; where a generation begins a term, the same once more
+//   state.new       the one that is being written
 //   lock            held as long as the process lives
 //
+// Renames are all that it asks of the file system: hard links are not everywhere.
 // What cannot be used is renamed and kept: state.damaged-..., state.other-shape-...
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -16,6 +18,7 @@
 
 #include "core/decide/rebalancer.h"
 #include "core/model/topology.h"
+#include "daemon/store/state_store.h"
 
 namespace eplbd {
 
@@ -45,12 +48,12 @@ class StateForeignError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-class StateFile {
+class StateFile : public StateStore {
  public:
   // Creates the folder (mode 0750) where it is missing, and locks it. Throws StateHeldError, or
   // std::runtime_error naming what cannot be used.
   StateFile(const std::string& directory, std::string deployment, const Topology& topology);
-  ~StateFile();
+  ~StateFile() override;
   StateFile(const StateFile&) = delete;
   StateFile& operator=(const StateFile&) = delete;
 
@@ -59,13 +62,14 @@ class StateFile {
     std::vector<std::string> notes;        // for the log: what was set aside, and why
   };
   // The newest generation that is whole; an older one than the newest ever saved comes with
-  // new_term set, as workers may know newer placements. Throws StateForeignError.
+  // new_term set, as workers may know newer placements. Its highest term is that of any placement
+  // that was saved, unless both generations were lost. Throws StateForeignError.
   Recovered recover();
 
   // Durable when it returns: written beside, synced, renamed over, folder synced. Throws
-  // std::runtime_error with the step and the reason; the generations before are then untouched.
-  // May be called on another thread than the rest, by one at a time.
-  void save(const RebalancerState& state) const;
+  // std::runtime_error with the step and the reason; recover() then finds the generation before, or
+  // this one. May be called on another thread than the rest, by one at a time.
+  void save(const RebalancerState& state) override;
 
   const std::string& directory() const { return directory_; }
 
@@ -77,6 +81,7 @@ class StateFile {
   std::string deployment_;
   Topology topology_;  // its own: save() runs on another thread
   int lock_ = -1;
+  uint64_t saved_term_ = 0;  // the highest that both generations know; 0: not yet sure
 };
 
 }  // namespace eplbd

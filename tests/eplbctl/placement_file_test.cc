@@ -37,7 +37,7 @@ TEST_CASE("every format reads back what it wrote, with dense layers before") {
     for (const PlacementFormat format : {PlacementFormat::json, PlacementFormat::trtllm,
                                          PlacementFormat::vllm_ascend, PlacementFormat::npy}) {
       CAPTURE(to_string(format), dense_prefix);
-      CHECK(placement_format_from(to_string(format)) == format);
+      CHECK(from_name<PlacementFormat>(to_string(format)) == format);
       const TemporaryFile file(format_placement(topology, placement, format));
       CHECK(read_placement(file.name(), topology) == placement);
     }

@@ -29,6 +29,9 @@ Snapshot full_snapshot() {
   now.gain_realised = 0.0;
   now.layer_imbalance = {1.2, 0};
   now.gpu_load_ratio = {1.25, 1.0, 0.75, 0.0};
+  now.problems = {{ProblemKind::broken_map, "dp0"},
+                  {ProblemKind::worker_clock, "dp1"},
+                  {ProblemKind::worker_clock, "dp2"}};
   now.placement = {1700000000, 7};
   now.placement_unix_seconds = 1700000050.5;
   now.gpus_down = 1;

@@ -255,6 +255,13 @@ TEST_CASE("process_* are this process's") {
   close(extra);
 }
 
+TEST_CASE("problems are counted by their kind") {
+  const Scrape scrape(full_metrics()->text());
+  CHECK(scrape.value("eplbd_problems", {{"kind", "worker_clock"}}) == 2);
+  CHECK(scrape.value("eplbd_problems", {{"kind", "broken_map"}}) == 1);
+  CHECK(scrape.value("eplbd_problems", {{"kind", "empty_gpu"}}) == 0);
+}
+
 TEST_CASE("series stand in order, the same in every registry") {
   const Scrape scrape(full_metrics()->text());
   std::vector<std::string> gpus;

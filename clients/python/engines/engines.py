@@ -103,7 +103,6 @@ def table(options: argparse.Namespace) -> int:
         if (options.engine or "").split("==") in ([""], [engine], [engine, version]) and (
                 options.mode in ("", mode)):
             command = [sys.executable, __file__, f"{engine}=={version}", "--mode", mode, "--json"]
-            command += ["--updates", str(options.updates), "--seed", str(options.seed)]
             run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             failed |= run.returncode != 0
             lines = run.stdout.splitlines()

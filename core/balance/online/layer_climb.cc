@@ -8,6 +8,9 @@ namespace eplbd {
 namespace {
 
 constexpr int kMostDoublings = 1;
+// Powers that may be squared: what is not allowed costs more than any power (see kNever in
+// climb_turnovers.cc). A GPU 40 times as full as the mean is lowered by the soft maximum.
+constexpr float kMostToSquare = 1e13F;
 constexpr double kNoChange = 1e-9;  // of the sum of powers: rounding
 
 int32_t fullest_gpu(const LayerState& state) {
@@ -70,7 +73,8 @@ std::optional<ClimbStep> LayerClimb::improve(double least_gain) {
     // A softer maximum sees further, a harder one ends closer.
     if (recounted_) {
       recounted_ = false;
-    } else if (state_.doublings < kMostDoublings) {
+    } else if (state_.doublings < kMostDoublings &&
+               state_.powers[fullest_gpu(state_)] < kMostToSquare) {
       state_.raise_to(state_.doublings + 1);
     } else {
       return std::nullopt;

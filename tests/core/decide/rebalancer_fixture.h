@@ -45,7 +45,7 @@ struct RebalancerFixture {
     Decision decision = decide();
     INFO(decision.detail);
     REQUIRE(decision.verdict == Verdict::update);
-    REQUIRE(rebalancer.record(decision, at(time)));
+    REQUIRE(rebalancer.record(decision));
     publisher.running = {};
     return decision;
   }

@@ -51,10 +51,37 @@ TEST_CASE_METHOD(RebalancerFixture,
   CHECK(back.update->reason == UpdateReason::rollback);
   CHECK(back.update->id == PlacementId{first.update->id.term, 3});
   CHECK(count_moves(topology, first.update->placement, back.update->placement).total == 0);
-  CHECK(rebalancer.record(back, at(time)));
+  CHECK(rebalancer.record(back));
   CHECK(rebalancer.paused(at(time)));
   CHECK_FALSE(rebalancer.plan_rollback(99, at(time)).update);
   REQUIRE(second.update);
+}
+
+TEST_CASE_METHOD(RebalancerFixture, "What is saved before an update is what is so after it") {
+  send_counts();
+  const auto check_saved = [&](const Decision& decision) {
+    INFO(decision.detail);
+    const RebalancerState before = rebalancer.state();
+    const RebalancerState saved = rebalancer.state_after(decision);
+    CHECK(rebalancer.state() == before);
+    time += 3;  // saving takes its time
+    REQUIRE(rebalancer.record(decision));
+    CHECK(rebalancer.state() == saved);
+    CHECK((saved == before) == (decision.verdict != Verdict::update));
+    return decision;
+  };
+  rebalancer.set_mode(Mode::shadow);
+  CHECK(check_saved(decide()).verdict == Verdict::would_update);
+  rebalancer.set_mode(std::nullopt);
+  time += 2;
+  send_counts();
+  const Decision first = check_saved(decide());
+  REQUIRE(first.verdict == Verdict::update);
+  report(first.update->id, first.update->placement);
+  CHECK(check_saved(decide()).verdict == Verdict::cooling_down);
+  const Decision back = check_saved(rebalancer.plan_rollback(0, at(time)));
+  REQUIRE(back.update);
+  CHECK(rebalancer.paused(at(time)));
 }
 
 TEST_CASE_METHOD(RebalancerFixture, "An imported placement is checked") {
@@ -93,7 +120,7 @@ TEST_CASE_METHOD(RebalancerFixture,
   const std::vector<int32_t> down = {3};
   rules.gpus_down = down;
   CHECK_FALSE(find_violation(topology, drained.update->placement, rules));
-  REQUIRE(rebalancer.record(drained, at(time)));
+  REQUIRE(rebalancer.record(drained));
   report(drained.update->id, drained.update->placement);
   CHECK_FALSE(decide().update);
   REQUIRE_FALSE(rebalancer.set_gpus_down({}, {}));

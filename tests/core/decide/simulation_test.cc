@@ -76,7 +76,7 @@ class Group {
       last_update_ = now.unix_seconds - 1'700'000'000.0;
       published_.push_back(decision);
     }
-    REQUIRE(rebalancer_.record(decision, now));
+    REQUIRE(rebalancer_.record(decision));
   }
 
   const Topology topology_;

@@ -29,10 +29,10 @@ TEST_CASE("the floor is what counting shows on equal GPUs", "[noise_floor]") {
       for (int32_t gpu = 0; gpu < gpus; ++gpu) most = std::max(most, count(random));
       sum += most / (tokens / gpus);
     }
-    CHECK(imbalance_floor(gpus, tokens) == Approx(sum / kRounds).epsilon(0.003));
+    CHECK(NoiseFloor(gpus).imbalance(tokens) == Approx(sum / kRounds).epsilon(0.003));
   }
-  CHECK(imbalance_floor(32, 0) == 1);
-  CHECK(imbalance_floor(1, 100) == Approx(1));
+  CHECK(NoiseFloor(32).imbalance(0) == 1);
+  CHECK(NoiseFloor(1).imbalance(100) == Approx(1));
 }
 
 TEST_CASE("the soft maximum is the expected one where it must be", "[noise_floor]") {

@@ -15,7 +15,7 @@ namespace {
 struct Fixture {
   Topology topology = make_topology(2, 4, 4, 2);
   SourceTable table{topology, {"", std::chrono::seconds(30), 3}, std::chrono::seconds(10)};
-  SourceTable::Admitted admitted;
+  IngestResult admitted;  // the last one
 
   Publisher publisher(std::string name = "dp0") {
     Publisher p;
@@ -24,7 +24,7 @@ struct Fixture {
     return p;
   }
   IngestResult send(Publisher& publisher, double when) {
-    return table.admit(publisher.report(when), at(when).steady, admitted);
+    return admitted = table.admit(publisher.report(when), at(when).steady);
   }
   uint64_t tokens() const {
     return std::accumulate(admitted.counts.begin(), admitted.counts.end(), uint64_t{0});
@@ -205,7 +205,7 @@ TEST_CASE_METHOD(Fixture, "Tokens a GPU and step follow the source with the most
       p.sequence = i;
       CountsReport report = p.report(i + 1);
       report.steps = name[0] == 'a' ? 2 : 1;
-      table.admit(report, at(i + 1).steady, admitted);
+      table.admit(report, at(i + 1).steady);
     }
   }
   // 20 tokens of a layer a second, 2 steps a second, 2 GPUs.
@@ -250,7 +250,7 @@ TEST_CASE_METHOD(Fixture, "What GPUs measured starts over by itself and leaves t
   const auto send_both = [&](double when) {
     CountsReport report = p.report(when);
     report.gpu_tokens = packed(gpu_tokens);
-    return table.admit(report, at(when).steady, admitted);
+    return admitted = table.admit(report, at(when).steady);
   };
   send_both(1);
   p.counts = {2, 3, 4, 5, 5, 4, 3, 2};
@@ -279,7 +279,7 @@ TEST_CASE_METHOD(Fixture, "No field of one message, at any edge, shuts out the n
   Publisher honest = publisher();
   send(honest, time);
   const auto check_honest_after = [&](const CountsReport& odd) {
-    const IngestResult result = table.admit(odd, at(time).steady, admitted);
+    const IngestResult result = table.admit(odd, at(time).steady);
     CHECK(result.lost < 1u << 21);
     ++honest.sequence;
     time += 1;
@@ -320,7 +320,7 @@ TEST_CASE_METHOD(Fixture, "A clock that was set back is silent for the timeout, 
   send(p, 1000);
   CHECK(send(p, 400).rejected == RejectReason::bad_timestamp);
   const auto send_late = [&](double ts, double when) {
-    return table.admit(p.report(ts), at(when).steady, admitted);
+    return table.admit(p.report(ts), at(when).steady);
   };
   CHECK(send_late(410, 1010).rejected == RejectReason::bad_timestamp);
   CHECK(send_late(431, 1031).baseline);
@@ -338,7 +338,7 @@ TEST_CASE_METHOD(Fixture, "One message with absurd steps makes no step look empt
   const double before = table.tokens_per_gpu_step(at(60).steady);
   CountsReport odd = p.report(61);
   odd.steps = UINT64_MAX;
-  table.admit(odd, at(61).steady, admitted);
+  table.admit(odd, at(61).steady);
   // At most a hundred steps a second where about fourteen are in the window.
   CHECK(table.tokens_per_gpu_step(at(61).steady) > before / 9);
 }
@@ -348,7 +348,7 @@ TEST_CASE_METHOD(Fixture, "A group that makes many steps is believed after a few
   for (int i = 1; i <= 600; ++i) {
     CountsReport report = p.report(i * 0.1);
     report.steps = 90;  // 900 a second
-    table.admit(report, at(i * 0.1).steady, admitted);
+    table.admit(report, at(i * 0.1).steady);
   }
   CHECK(table.tokens_per_gpu_step(at(60).steady) == Approx(10.0 / 90 / 2).epsilon(0.05));
 }
@@ -360,7 +360,7 @@ TEST_CASE_METHOD(Fixture, "A clock that counts in milliseconds shows in its pace
     const auto now = at(i * 0.5).steady;
     CountsReport report = p.report(0);
     report.ts = 1'700'000'000'000.0 + i * 500;
-    table.admit(report, now, admitted);
+    table.admit(report, now);
     send(q, i * 0.5);
   }
   CHECK(table.sources().find("dp0")->second.counts.pace() == Approx(1000));

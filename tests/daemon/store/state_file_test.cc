@@ -17,17 +17,17 @@ const std::vector<int32_t> kMap = {0, 1, 2, 3, 0, 1, 3, 2, 1, 0, 3, 2};
 
 RebalancerState a_state(uint64_t version) {
   RebalancerState state;
-  state.highest = {100, version};
-  state.new_term = false;
-  state.published.id = {100, version};
-  state.published.base = {100, version - 1};
-  state.published.unix_seconds = 12.5;
-  state.published.reason = UpdateReason::threshold;
-  state.published.placement = Placement(kTopology, kMap);
-  state.published.moves = {{0, 1, 2, -1}};
-  state.initial = Placement::initial(kTopology);
-  state.history.push_back(state.published);
-  state.history.back().id.version = version - 1;
+  state.placements.highest = {100, version};
+  state.placements.new_term = false;
+  state.placements.published.id = {100, version};
+  state.placements.published.base = {100, version - 1};
+  state.placements.published.unix_seconds = 12.5;
+  state.placements.published.reason = UpdateReason::threshold;
+  state.placements.published.placement = Placement(kTopology, kMap);
+  state.placements.published.moves = {{0, 1, 2, -1}};
+  state.placements.initial = Placement::initial(kTopology);
+  state.placements.history.push_back(state.placements.published);
+  state.placements.history.back().id.version = version - 1;
   state.spent.push_back({12.5, 7});
   state.mode = Mode::shadow;
   state.paused = true;
@@ -38,16 +38,17 @@ RebalancerState a_state(uint64_t version) {
 }
 
 void check_equal(const RebalancerState& a, const RebalancerState& b) {
-  CHECK(a.highest == b.highest);
-  CHECK(a.new_term == b.new_term);
-  CHECK(a.published.id == b.published.id);
-  CHECK(a.published.base == b.published.base);
-  CHECK(a.published.unix_seconds == b.published.unix_seconds);
-  CHECK(a.published.placement == b.published.placement);
-  CHECK(a.published.moves == b.published.moves);
-  CHECK(a.initial == b.initial);
-  REQUIRE(a.history.size() == b.history.size());
-  for (size_t i = 0; i < a.history.size(); ++i) CHECK(a.history[i].id == b.history[i].id);
+  CHECK(a.placements.highest == b.placements.highest);
+  CHECK(a.placements.new_term == b.placements.new_term);
+  CHECK(a.placements.published.id == b.placements.published.id);
+  CHECK(a.placements.published.base == b.placements.published.base);
+  CHECK(a.placements.published.unix_seconds == b.placements.published.unix_seconds);
+  CHECK(a.placements.published.placement == b.placements.published.placement);
+  CHECK(a.placements.published.moves == b.placements.published.moves);
+  CHECK(a.placements.initial == b.placements.initial);
+  REQUIRE(a.placements.history.size() == b.placements.history.size());
+  for (size_t i = 0; i < a.placements.history.size(); ++i)
+    CHECK(a.placements.history[i].id == b.placements.history[i].id);
   REQUIRE(a.spent.size() == b.spent.size());
   for (size_t i = 0; i < a.spent.size(); ++i) CHECK(a.spent[i].moves == b.spent[i].moves);
   CHECK(a.mode == b.mode);
@@ -102,7 +103,7 @@ TEST_CASE("a state of another shape is kept aside") {
   StateFile file(folder.path(), "ds", other);
   const auto recovered = file.recover();
   CHECK_FALSE(recovered.state);
-  CHECK(recovered.notes.size() == 1);
+  CHECK(recovered.notes.size() == 2);  // and the generation before it
   CHECK_FALSE(folder.has("state"));
   CHECK(folder.count("state.other-shape-") == 1);
 }
@@ -126,10 +127,48 @@ TEST_CASE("a damaged file is kept aside, and the one before it used") {
   folder.write("state", bytes);
   const auto recovered = recover(folder);
   REQUIRE(recovered.state);
-  CHECK(recovered.state->published.id == PlacementId{100, 5});
-  CHECK(recovered.state->new_term);  // workers may know version 6
+  CHECK(recovered.state->placements.published.id == PlacementId{100, 5});
+  CHECK(recovered.state->placements.new_term);  // workers may know version 6
   CHECK(recovered.notes.size() == 2);
   CHECK(folder.count("state.damaged-") == 1);
+}
+
+TEST_CASE("a term that was given out is known whichever generation is lost") {
+  Folder folder;
+  RebalancerState state = a_state(5);
+  {
+    StateFile file(folder.path(), "ds", kTopology);
+    file.save(state);
+    state.placements.highest = state.placements.published.id = {200, 6};  // the first of a term
+    file.save(state);
+  }
+  const std::string lost = GENERATE("state", "state.previous");
+  const std::string bytes = folder.read(lost);
+  folder.write(lost, bytes.substr(0, bytes.size() - 1));
+  const auto recovered = recover(folder);
+  REQUIRE(recovered.state);
+  CHECK(recovered.state->placements.highest == PlacementId{200, 6});
+  CHECK(recovered.state->placements.new_term == (lost == "state"));
+}
+
+TEST_CASE("a save that ended between its renames has left a whole newest generation") {
+  Folder folder;
+  {
+    StateFile file(folder.path(), "ds", kTopology);
+    file.save(a_state(5));
+    file.save(a_state(6));
+  }
+  std::filesystem::rename(folder / "state.previous", folder / "older");
+  std::filesystem::rename(folder / "state", folder / "state.new");
+  const bool torn = GENERATE(false, true);
+  if (torn) {
+    std::filesystem::rename(folder / "older", folder / "state.previous");
+    std::filesystem::resize_file(folder / "state.new", 100);
+  }
+  const auto recovered = recover(folder);
+  REQUIRE(recovered.state);
+  CHECK(recovered.state->placements.published.id == PlacementId{100, torn ? 5U : 6U});
+  CHECK(recovered.state->placements.new_term == torn);
 }
 
 TEST_CASE("every length and every flipped bit is found out") {
@@ -164,8 +203,8 @@ TEST_CASE("a save that fails leaves what was there") {
   CHECK_THROWS_WITH(file.save(a_state(6)), Catch::Contains("state.new"));
   const auto recovered = file.recover();
   REQUIRE(recovered.state);
-  CHECK(recovered.state->published.id == PlacementId{100, 5});
+  CHECK(recovered.state->placements.published.id == PlacementId{100, 5});
   std::filesystem::remove(folder / "state.new");
   file.save(a_state(7));
-  CHECK(file.recover().state->published.id == PlacementId{100, 7});
+  CHECK(file.recover().state->placements.published.id == PlacementId{100, 7});
 }

@@ -116,6 +116,26 @@ TEST_CASE("a search that is cut short goes on where it ended", "[incremental]") 
   CHECK(last < at_once + 0.01);
 }
 
+// So full a GPU that high powers of its load leave no room for what is forbidden to cost more.
+TEST_CASE("groups stay on their nodes however heavy one expert is", "[incremental]") {
+  const Topology topology = make_topology(1, 336, 432, 144, 8, 16);
+  std::vector<double> loads(336, 1.0);
+  const int32_t heavy = GENERATE(0, 100, 335);
+  loads[heavy] = 1e6;
+  loads[(heavy + 1) % 336] = 1e5;
+  const Placement initial = Placement::initial(topology);
+  const Placement next = make_balancer({Policy::incremental, Hierarchical::yes, 0})
+                             ->propose({.topology = topology,
+                                        .in_force = initial,
+                                        .outlook = {.loads = loads, .steady_loads = {}},
+                                        .gpus_down = {},
+                                        .budget = {}})
+                             .placement;
+  CHECK_FALSE(find_violation(topology, next, {GroupRule::no_wider_than_base, &initial, {}, false}));
+  CHECK(imbalance_of(topology, next, loads).whole_model <
+        imbalance_of(topology, initial, loads).whole_model / 2);
+}
+
 TEST_CASE("on any instance budgets, groups and GPUs that are down are respected", "[incremental]") {
   std::mt19937 random(41);
   const auto one_of = [&](std::initializer_list<int32_t> values) {

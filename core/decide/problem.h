@@ -1,0 +1,35 @@
+// What is wrong with a deployment and should be seen to.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <string>
+#include <string_view>
+
+#include "core/model/names.h"
+
+namespace eplbd {
+
+// The label values of eplbd_problems{kind}.
+enum class ProblemKind {
+  state_not_saved,     // the disk fails: nothing new is published
+  topology_mismatch,   // workers report another shape
+  not_applied,         // failed, refused or not in time
+  broken_map,          // workers report a map that breaks a rule
+  empty_gpu,           // workers report a GPU without weights that no operator took out
+  nameless_placement,  // workers run what nobody else knows by its name
+  no_counts,           // workers report their state, but nothing of load
+  worker_clock         // a worker's time runs far faster or slower than ours
+};
+constexpr auto names(ProblemKind) {
+  return std::to_array<std::string_view>({"state_not_saved", "topology_mismatch", "not_applied",
+                                          "broken_map", "empty_gpu", "nameless_placement",
+                                          "no_counts", "worker_clock"});
+}
+
+struct Problem {
+  ProblemKind kind;
+  std::string text;  // a sentence that names who and what
+};
+
+}  // namespace eplbd

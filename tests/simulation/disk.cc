@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/simulation/disk.h"
+
+#include <stdexcept>
+#include <utility>
+
+#include "daemon/store/state_file.h"
+
+namespace eplbd::simulation {
+namespace {
+
+constexpr char kDeployment[] = "simulated";
+
+const PlacementUpdate& published_of(const RebalancerState& state) {
+  return state.placements.published;
+}
+PlacementId highest_of(const RebalancerState& state) { return state.placements.highest; }
+
+}  // namespace
+
+void Disk::step(uint64_t number) {
+  if (kills_at == number) {
+    kills_at.reset();
+    throw Killed();
+  }
+  if (fails_at == number) throw std::runtime_error("step " + std::to_string(number) + " failed");
+}
+
+void Disk::save(const RebalancerState& state) {
+  const std::string bytes = encode_state_file(state, kDeployment, topology_);
+  first_saved_.emplace(published_of(state).id, asked);
+  step(0);
+  writing_ = bytes.substr(0, bytes.size() / 2);
+  step(1);
+  writing_ = bytes;
+  step(2);
+  if (highest_of(state).term != saved_term_) {
+    previous_ = std::exchange(writing_, bytes);
+  } else if (newest_) {
+    previous_ = std::exchange(newest_, std::nullopt);
+  }
+  step(3);
+  newest_ = std::exchange(writing_, std::nullopt);
+  newest_id_ = published_of(state).id;
+  step(4);
+  saved_term_ = highest_of(state).term;
+}
+
+std::optional<RebalancerState> Disk::read(std::optional<std::string>& generation) {
+  if (!generation) return std::nullopt;
+  StateFileContent content = decode_state_file(*generation, kDeployment, topology_);
+  if (content.fault == StateFileFault::none) return std::move(content.state);
+  generation.reset();  // set aside
+  return std::nullopt;
+}
+
+std::optional<RebalancerState> Disk::load() {
+  saved_term_ = 0;
+  auto state = read(newest_ ? newest_ : writing_);
+  if (!state) {
+    state = read(previous_);
+    if (state) state->placements.new_term = true;
+  }
+  newest_id_ = state ? std::optional(published_of(*state).id) : std::nullopt;
+  return state;
+}
+
+void Disk::damage_newest() {
+  std::optional<std::string>& generation = newest_ ? newest_ : writing_;
+  if (generation) generation->back() ^= 1;
+}
+
+}  // namespace eplbd::simulation

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/simulation/judge.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "core/model/migration.h"
+
+namespace eplbd::simulation {
+namespace {
+
+constexpr Duration kFirstPause = std::chrono::seconds(5);      // after an update that was forced
+constexpr Duration kLongestSilence = std::chrono::seconds(3);  // between two decisions
+constexpr Duration kSlack = std::chrono::milliseconds(1);
+
+std::string name_of(PlacementId id) { return fmt::format("({}, {})", id.term, id.version); }
+
+bool is_forced(UpdateReason reason) {
+  return reason == UpdateReason::gpu || reason == UpdateReason::repaired ||
+         reason == UpdateReason::recovered;
+}
+
+bool is_ordered(UpdateReason reason) {
+  return reason == UpdateReason::requested || reason == UpdateReason::imported ||
+         reason == UpdateReason::rollback;
+}
+
+}  // namespace
+
+void Judge::fail(std::string rule, std::string detail) const {
+  throw Broken{std::move(rule), std::move(detail), schedule_.seconds()};
+}
+
+void Judge::lost_its_state() {
+  lost_ = true;
+  named_ = {};
+  spent_.clear();
+}
+
+void Judge::held(const PlacementUpdate& update) {
+  if (update.id == PlacementId{}) return;
+  const bool adopted = update.base == update.id;
+  PlacementRules rules;
+  rules.gpus_down = update.gpus_down;
+  rules.allow_duplicates = adopted;
+  if (const auto violation = find_violation(scenario_.topology, update.placement, rules)) {
+    fail("every placement is valid", name_of(update.id) + ": " + *violation);
+  }
+  const auto [known, is_new] = maps_.emplace(update.id, update.placement);
+  // What a name meant that the disk lost is what the group says, which may be a lie.
+  if (lost_ && adopted) known->second = update.placement;
+  if (known->second != update.placement) {
+    fail("one name, one map", name_of(update.id) + " names another map than before");
+  }
+  if (is_new && !adopted) check_rails(update);
+}
+
+void Judge::named(PlacementId id) {
+  if (id != PlacementId{} && (!disk_.newest() || *disk_.newest() < id)) {
+    fail("nothing is named before it is saved", name_of(id) + " is not on disk");
+  }
+  if (id < named_) {
+    fail("names never go back", name_of(id) + " after " + name_of(named_));
+  }
+  named_ = id;
+}
+
+void Judge::check_rails(const PlacementUpdate& update) {
+  const TimePoint decided = disk_.first_saved(update.id);
+  std::erase_if(spent_, [&](const Spent& s) { return decided - s.at >= std::chrono::hours(1); });
+  const bool ordered = is_ordered(update.reason) ||
+                       (update.reason == UpdateReason::gpu && std::exchange(gpus_ordered_, false));
+  const bool forced = is_forced(update.reason) && !ordered;
+  const auto earlier = std::ranges::count(spent_, true, &Spent::forced);
+  if (forced && earlier > 0) {
+    const auto last = std::ranges::find(spent_.rbegin(), spent_.rend(), true, &Spent::forced);
+    const Duration first = std::max(kFirstPause, scenario_.options.trigger.cooldown);
+    const Duration pause = first * (int64_t{1} << std::min<int64_t>(earlier - 1, 9));
+    if (decided - last->at < pause - kSlack) {
+      fail("what is forced pauses, each time twice as long",
+           fmt::format("{} ({}) came {:.3f} s after the one before, not {:.3f} s",
+                       name_of(update.id), to_string(update.reason), to_seconds(decided - last->at),
+                       to_seconds(pause)));
+    }
+  }
+  if (!ordered && (!forced || earlier > 0)) check_limits(update);
+  if (!ordered && deployment_ && deployment_->rebalancer().paused({schedule_.now(), 1})) {
+    fail("nothing is decided while paused", name_of(update.id));
+  }
+  spent_.push_back({decided, forced, static_cast<int64_t>(update.moves.size())});
+}
+
+void Judge::check_limits(const PlacementUpdate& update) const {
+  const LimitOptions& limits = scenario_.options.limits;
+  const auto updates = static_cast<int64_t>(spent_.size());
+  if (limits.updates_per_hour > 0 && updates >= limits.updates_per_hour) {
+    fail("updates_per_hour", fmt::format("{} ({}) after {} within the hour", name_of(update.id),
+                                         to_string(update.reason), updates));
+  }
+  std::vector<int64_t> incoming(scenario_.topology.gpus);
+  for (const Move& move : update.moves) ++incoming[scenario_.topology.gpu_of(move.slot)];
+  const auto moves = static_cast<int64_t>(update.moves.size());
+  if (limits.max_moves > 0 && moves > limits.max_moves) {
+    fail("max_moves", fmt::format("{}: {} moves", name_of(update.id), moves));
+  }
+  if (limits.max_moves_per_gpu > 0 && std::ranges::max(incoming) > limits.max_moves_per_gpu) {
+    fail("max_moves_per_gpu",
+         fmt::format("{}: {} moves to a GPU", name_of(update.id), std::ranges::max(incoming)));
+  }
+}
+
+void Judge::check_window(TimePoint now) const {
+  if (!deployment_) return;
+  const Rebalancer& rebalancer = deployment_->rebalancer();
+  double tokens = 0;
+  for (const double load : rebalancer.loads({now, 0})) {
+    if (!std::isfinite(load) || load < 0) fail("windows are finite", fmt::format("{}", load));
+    tokens += load;
+  }
+  if (tokens > counted_ * 1.001 + 1) {
+    fail("a window holds no more than was counted", fmt::format("{} of {}", tokens, counted_));
+  }
+  const auto sources = static_cast<int64_t>(rebalancer.sources().sources().size());
+  if (sources > scenario_.options.limits.sources) {
+    fail("memory is bounded", fmt::format("{} sources", sources));
+  }
+}
+
+// Whatever the group does meanwhile.
+void Judge::check_decides(TimePoint now) const {
+  if (!deployment_ || now - hindered_at_ < 2 * kLongestSilence) return;
+  const auto& decisions = deployment_->journal().decisions();
+  if (decisions.empty() || now - decisions.front().latest.now.steady > kLongestSilence) {
+    fail("it goes on deciding", "no decision for three seconds");
+  }
+}
+
+void Judge::check_settled(Now now, PlacementId running, double tokens_per_second) const {
+  const Rebalancer& rebalancer = deployment_->rebalancer();
+  const auto& decisions = deployment_->journal().decisions();
+  if (decisions.empty() || now.unix_seconds - decisions.front().ts > 2) {
+    fail("it decides again", "no decision for two seconds");
+  }
+  const Verdict verdict = decisions.front().latest.verdict;
+  const std::string detail =
+      std::string(to_string(verdict)) + ": " + decisions.front().latest.detail;
+  if (rebalancer.live_sources(now) != scenario_.sources) {
+    fail("every source is heard again",
+         fmt::format("{} of {} live", rebalancer.live_sources(now), scenario_.sources));
+  }
+  switch (verdict) {
+    case Verdict::observing:
+    case Verdict::paused:
+    case Verdict::no_counts:
+    case Verdict::too_few_tokens:
+    case Verdict::topology_mismatch:
+    case Verdict::apply_failed:
+    case Verdict::invalid_candidate:
+    case Verdict::would_update:
+      fail("it decides again", detail);
+    default:
+      break;
+  }
+  const double half_life = to_seconds(rebalancer.half_life());
+  const double expected = tokens_per_second * half_life / std::log(2.0);
+  if (std::abs(rebalancer.tokens(now) / expected - 1) > 0.1) {
+    fail("the window is that of a slow reference",
+         fmt::format("{} tokens, not {}", rebalancer.tokens(now), expected));
+  }
+  const GroupState& group = rebalancer.group();
+  if (!group.pending() && running != group.published().id && verdict != Verdict::rate_limited) {
+    fail("the group comes to run what was published",
+         fmt::format("{}, not {}; {}", name_of(running), name_of(group.published().id), detail));
+  }
+}
+
+}  // namespace eplbd::simulation
