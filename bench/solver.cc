@@ -1,9 +1,9 @@
 // One placement from scratch: every policy on every shape and load, on one thread.
-//   bench_solver [--traces FOLDER] [--seed-program FILE.py] [--python PYTHON] [--shape N] [--repeat
-//   N]
-//   bench_solver --sweep all|CONSTANT   what halving and doubling it does, see
-//                                       core/balance/scratch/constants.h
-// Loads: log-normal and Zipf from a fixed seed, and the FOLDER/**/*.npy whose layers and experts
+//   bench_solver [--traces FOLDER] [--seed-program FILE.py] [--python PYTHON] [--shape N]
+//                [--repeat N] [--seed N]
+//   bench_solver --sweep all|CONSTANT [--seed N]   what halving and doubling it does, see
+//                                                  core/balance/scratch/constants.h
+// Loads: log-normal and Zipf from a seed (1), and the FOLDER/**/*.npy whose layers and experts
 // are the shape's. Where PYTHON (python3) has torch, bench/deepseek_reference.py runs in between,
 // and FILE.py, a program with the same rebalance_experts(), beside it. The floor is `deepseek`: to
 // sort, and to pass once over what was sorted. A table in Markdown.
@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -44,6 +45,7 @@ struct Options {
   std::string python = "python3";
   int shape = -1;
   int repeat = 5;
+  uint64_t seed = 1;
   std::string sweep;
 };
 
@@ -68,16 +70,16 @@ Topology topology_of(const int32_t (&shape)[6]) {
   return topology;
 }
 
-std::vector<double> log_normal(const Topology& topology, double sigma) {
-  std::mt19937_64 random(1);
+std::vector<double> log_normal(const Topology& topology, double sigma, uint64_t seed) {
+  std::mt19937_64 random(seed);
   std::normal_distribution<double> normal;
   std::vector<double> loads(static_cast<size_t>(topology.layers) * topology.logical_experts);
   for (double& load : loads) load = std::round(1e5 * std::exp(sigma * normal(random)));
   return loads;
 }
 
-std::vector<double> zipf(const Topology& topology) {
-  std::mt19937_64 random(1);
+std::vector<double> zipf(const Topology& topology, uint64_t seed) {
+  std::mt19937_64 random(seed);
   const auto experts = static_cast<size_t>(topology.logical_experts);
   std::vector<double> loads;
   std::vector<double> row(experts);
@@ -89,10 +91,10 @@ std::vector<double> zipf(const Topology& topology) {
   return loads;
 }
 
-std::vector<Load> loads_for(const Topology& topology, const std::string& folder) {
-  std::vector<Load> loads = {{"log-normal 0.5", log_normal(topology, 0.5)},
-                             {"log-normal 1.0", log_normal(topology, 1.0)},
-                             {"Zipf 1.0", zipf(topology)}};
+std::vector<Load> loads_for(const Topology& topology, const std::string& folder, uint64_t seed) {
+  std::vector<Load> loads = {{"log-normal 0.5", log_normal(topology, 0.5, seed)},
+                             {"log-normal 1.0", log_normal(topology, 1.0, seed)},
+                             {"Zipf 1.0", zipf(topology, seed)}};
   if (folder.empty()) return loads;
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
@@ -242,10 +244,10 @@ constexpr Constant kConstants[] = {
     {"many_gpus", scale_field<&SearchConstants::many_gpus>},
     {"per_way", scale_field<&SearchConstants::per_way>},
     {"settled", scale_field<&SearchConstants::settled>},
-    {"attempts_by_size", scale_field<&SearchConstants::attempts_by_size>},
+    {"attempts_by_cost", scale_field<&SearchConstants::attempts_by_cost>},
     {"least_attempts", scale_field<&SearchConstants::least_attempts>},
     {"most_attempts", scale_field<&SearchConstants::most_attempts>},
-    {"attempts_of_a_start", scale_field<&SearchConstants::attempts_of_a_start>},
+    {"starts", scale_field<&SearchConstants::starts>},
     {"few_gpus", scale_field<&SearchConstants::few_gpus>},
     {"near", scale_field<&SearchConstants::near>},
     {"far", scale_field<&SearchConstants::far>},
@@ -256,49 +258,56 @@ constexpr Constant kConstants[] = {
     {"most_packings", scale_field<&SearchConstants::most_packings>}};
 
 struct Swept {
-  std::vector<double> layers;  // imbalance
-  double seconds = 0;
+  std::vector<double> imbalances;  // of all layers of all loads
+  double seconds = 0;              // of this process, whatever else runs beside it
 };
 
-Swept sweep_once(const SearchConstants& constants, const Topology& topology,
-                 const std::vector<double>& loads) {
+Swept solve_all(const SearchConstants& constants, const Topology& topology,
+                const std::vector<Load>& loads) {
   const auto joint = make_joint({Policy::joint}, constants, {});
-  const auto start = std::chrono::steady_clock::now();
-  const Placement placement = joint->place(topology, loads, {}).placement;
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  return {imbalance_of(topology, placement, loads).layers, took.count()};
+  Swept swept;
+  for (const Load& load : loads) {
+    const std::clock_t start = std::clock();
+    const Placement placement = joint->place(topology, load.loads, {}).placement;
+    swept.seconds += static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+    const auto layers = imbalance_of(topology, placement, load.loads).layers;
+    swept.imbalances.insert(swept.imbalances.end(), layers.begin(), layers.end());
+  }
+  return swept;
 }
 
-// On 12 layers of some shapes, from 8 GPUs to 144, and of each synthetic load.
-void sweep(const std::string& which) {
-  constexpr int32_t kSwept[][6] = {{12, 256, 288, 8, 4, 32}, {12, 32, 40, 1, 1, 8},
-                                   {12, 256, 320, 1, 1, 64}, {12, 256, 288, 1, 1, 72},
-                                   {12, 256, 288, 1, 1, 96}, {12, 256, 288, 1, 1, 144}};
+void print_change(const Swept& usual, const Swept& changed) {
+  double sum = 0;
+  double worst = -1;
+  for (size_t i = 0; i < usual.imbalances.size(); ++i) {
+    const double change = changed.imbalances[i] / usual.imbalances[i] - 1;
+    sum += change;
+    worst = std::max(worst, change);
+  }
+  std::printf(" %+.1e, %+.1e, %.2fx |", sum / static_cast<double>(usual.imbalances.size()), worst,
+              changed.seconds / usual.seconds);
+}
+
+// On a few layers of shapes from 8 GPUs to 144, and of each synthetic load.
+void sweep(const std::string& which, uint64_t seed) {
+  constexpr int32_t kSwept[][6] = {{6, 256, 288, 8, 4, 32}, {6, 32, 40, 1, 1, 8},
+                                   {6, 32, 48, 1, 1, 16},   {6, 256, 320, 1, 1, 64},
+                                   {6, 256, 288, 1, 1, 72}, {6, 256, 288, 1, 1, 96},
+                                   {6, 256, 288, 1, 1, 144}};
   std::puts("| constant | shape | halved: mean, worst layer, time | doubled |\n|---|---|---|---|");
-  for (const Constant& constant : kConstants) {
-    if (which != "all" && which != constant.name) continue;
-    for (const auto& shape : kSwept) {
-      const Topology topology = topology_of(shape);
+  for (const auto& shape : kSwept) {
+    const Topology topology = topology_of(shape);
+    const auto loads = loads_for(topology, "", seed);
+    const Swept usual = solve_all({}, topology, loads);
+    for (const Constant& constant : kConstants) {
+      if (which != "all" && which != constant.name) continue;
       std::printf("| %s | %d GPUs, %d slots |", constant.name, topology.gpus, topology.slots);
       for (const double factor : {0.5, 2.0}) {
-        double mean = 0, worst = -1, before = 0, after = 0;
-        int layers = 0;
-        for (const Load& load : loads_for(topology, "")) {
-          SearchConstants changed;
-          constant.scale(changed, factor);
-          const Swept usual = sweep_once({}, topology, load.loads);
-          const Swept other = sweep_once(changed, topology, load.loads);
-          before += usual.seconds;
-          after += other.seconds;
-          for (size_t layer = 0; layer < usual.layers.size(); ++layer, ++layers) {
-            const double change = other.layers[layer] / usual.layers[layer] - 1;
-            mean += change;
-            worst = std::max(worst, change);
-          }
-        }
-        std::printf(" %+.1e, %+.1e, %.2fx |", mean / layers, worst, after / before);
+        SearchConstants changed;
+        constant.scale(changed, factor);
+        print_change(usual, solve_all(changed, topology, loads));
       }
-      std::printf("\n");
+      std::puts("");
       std::fflush(stdout);
     }
   }
@@ -316,6 +325,8 @@ Options options_from(int argc, char** argv) {
       options.python = argv[i + 1];
     } else if (flag == "--shape") {
       options.shape = std::stoi(argv[i + 1]);
+    } else if (flag == "--seed") {
+      options.seed = std::stoull(argv[i + 1]);
     } else if (flag == "--sweep") {
       options.sweep = argv[i + 1];
     } else if (flag == "--repeat") {
@@ -329,7 +340,7 @@ Options options_from(int argc, char** argv) {
 }
 
 void run(const Options& options) {
-  if (!options.sweep.empty()) return sweep(options.sweep);
+  if (!options.sweep.empty()) return sweep(options.sweep, options.seed);
   std::puts(
       "| shape | load | policy | balancedness | bound | ms | faster than DeepSeek's Python | "
       "than the seed's | times the floor | layers where `joint` is worse |\n"
@@ -338,7 +349,9 @@ void run(const Options& options) {
   for (const auto& shape : kShapes) {
     if (options.shape >= 0 && options.shape != index++) continue;
     const Topology topology = topology_of(shape);
-    for (const Load& load : loads_for(topology, options.traces)) compare(options, topology, load);
+    for (const Load& load : loads_for(topology, options.traces, options.seed)) {
+      compare(options, topology, load);
+    }
   }
 }
 

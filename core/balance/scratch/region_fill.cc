@@ -10,22 +10,6 @@
 #include "core/balance/scratch/every_placement.h"
 
 namespace eplbd {
-namespace {
-
-// What all weights are multiples of, tokens or batches of them: loads of GPUs can hardly differ by
-// less. 0 where that is below `least`.
-double common_part(std::span<const double> weights, double least) {
-  uint64_t common = 0;
-  for (const double weight : weights) {
-    if (weight != std::floor(weight) || weight >= 0x1p63) return 0;
-    common = std::gcd(common, static_cast<uint64_t>(weight));
-    if (common > 0 && static_cast<double>(common) < least) return 0;
-  }
-  return static_cast<double>(common);
-}
-
-}  // namespace
-
 void RegionFiller::take(std::span<const double> weights, std::span<const double> speeds) {
   weights_ = weights;
   speeds_ = speeds;
@@ -106,8 +90,6 @@ void RegionFiller::search_more(RegionPlan& plan, Random& random) {
   if (state_.alike && placements_are_few(state_.experts, state_.gpus, slots_per_gpu_)) {
     return try_every_placement(plan);
   }
-  tolerance_ = std::max(tolerance_, common_part(weights_, tolerance_ * state_.mean) / state_.mean);
-  if (plan.peak <= goal(constants_.settled)) return;
   out_of_reach_ = std::max(out_of_reach_, bound());
   if (plan.peak <= goal(constants_.settled)) return;
   if (slots_per_gpu_ == 2 && state_.alike) return search_counts(plan, random);
@@ -133,12 +115,14 @@ void RegionFiller::search_counts(RegionPlan& plan, Random& random) {
 // Random changes, and where that is cheap from one start after another: beside replicas of the
 // hottest on every GPU there may be too little room for the next, so each has one of them less.
 void RegionFiller::search_by_attempts(RegionPlan& plan, Random& random) {
-  const int32_t attempts = std::clamp(constants_.attempts_by_size / (state_.slots() * state_.gpus),
-                                      constants_.least_attempts, constants_.most_attempts);
+  const double cost = descent_.ways() * state_.slots() * state_.gpus;
+  const auto attempts = static_cast<int32_t>(std::clamp<double>(
+      constants_.attempts_by_cost / cost, constants_.least_attempts, constants_.most_attempts));
+  const int32_t attempts_of_a_start = std::max(1, attempts / constants_.starts);
   for (int32_t i = 0; i < attempts && plan.peak > goal(constants_.settled); ++i) {
     const bool another_start =
         state_.gpus <= constants_.few_gpus && plan.peak > goal(0) * (1 + constants_.near);
-    if (another_start && i > 0 && i % constants_.attempts_of_a_start == 0) {
+    if (another_start && i > 0 && i % attempts_of_a_start == 0) {
       if (!start_.pass_replica_on(state_, counts_)) start_.count_by_water(state_, counts_);
       start_and_descend(plan);
     }

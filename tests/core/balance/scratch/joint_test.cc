@@ -73,6 +73,23 @@ Instance random_small_instance(Random& random) {
   return instance(experts, slots_per_gpu, gpus, std::move(loads));
 }
 
+// A ten thousandth beside `evolved` on every layer, and better than both in the mean.
+void check_promise(const Topology& topology, const std::vector<double>& loads) {
+  const auto imbalance = [&](Policy policy) {
+    return imbalance_of(topology, place(policy, topology, loads), loads);
+  };
+  const auto joint = imbalance(Policy::joint);
+  const auto evolved = imbalance(Policy::evolved);
+  const auto bound = imbalance_bound({Policy::joint}, topology, loads, {});
+  CHECK(joint.whole_model <= evolved.whole_model);
+  CHECK(joint.whole_model <= imbalance(Policy::deepseek).whole_model);
+  for (size_t layer = 0; layer < joint.layers.size(); ++layer) {
+    INFO("layer " << layer);
+    CHECK(joint.layers[layer] <= evolved.layers[layer] * (1 + 1e-4));
+    CHECK(joint.layers[layer] >= bound.layers[layer] * (1 - 1e-9));
+  }
+}
+
 }  // namespace
 
 TEST_CASE("joint finds the optimum of the eight-expert example") {
@@ -111,24 +128,17 @@ TEST_CASE("joint keeps what it promises beside the published policies") {
     topology.nodes = shape[3];
     topology.gpus = shape[4];
     for (const double skew : {1.0, 3.0, 8.0}) {
-      Random random(static_cast<uint64_t>(skew));
-      std::vector<double> loads;
-      for (int i = 0; i < 12 * shape[0]; ++i) {
-        loads.push_back(1e5 * std::pow(random.between(0, 1), skew));
-      }
-      const auto imbalance = [&](Policy policy) {
-        return imbalance_of(topology, place(policy, topology, loads), loads);
-      };
-      const auto joint = imbalance(Policy::joint);
-      const auto evolved = imbalance(Policy::evolved);
-      const auto bound = imbalance_bound({Policy::joint}, topology, loads, {});
-      INFO(shape[0] << " experts, " << shape[4] << " GPUs, skew " << skew);
-      CHECK(joint.whole_model <= evolved.whole_model);
-      CHECK(joint.whole_model <= imbalance(Policy::deepseek).whole_model);
-      for (size_t layer = 0; layer < joint.layers.size(); ++layer) {
-        INFO("layer " << layer);
-        CHECK(joint.layers[layer] <= evolved.layers[layer] * (1 + 1e-4));
-        CHECK(joint.layers[layer] >= bound.layers[layer] * (1 - 1e-9));
+      // As they come, and few tokens of each expert: all loads are then multiples of one that is
+      // far from small beside a GPU's.
+      for (const double batch : {0.0, 1e3}) {
+        Random random(static_cast<uint64_t>(skew));
+        std::vector<double> loads;
+        for (int i = 0; i < 12 * shape[0]; ++i) {
+          const double load = 1e5 * std::pow(random.between(0, 1), skew);
+          loads.push_back(batch == 0 ? load : std::round(load / batch) * batch);
+        }
+        INFO(shape[0] << " experts, " << shape[4] << " GPUs, skew " << skew << ", batch " << batch);
+        check_promise(topology, loads);
       }
     }
   }
