@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/config.h"
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <set>
 
 #include "config/address.h"
+#include "config/file.h"
 #include "config/key_reader.h"
 #include "config/keys.h"
 #include "config/yaml_scalar.h"
@@ -160,16 +158,12 @@ Config parse_config(std::string_view text, std::string_view file, Require requir
 }
 
 Config read_config(const std::string& file, Require require) {
-  errno = 0;
-  std::ifstream stream(file, std::ios::binary);
-  stream.peek();  // a folder opens, and fails here
-  if (!stream.is_open() || stream.bad()) {
-    const int error = errno;
-    throw ConfigError(file, {{1, "file", std::string("cannot be read: ") + std::strerror(error)}});
+  std::string text;
+  try {
+    text = read_regular_file(file, kMaxConfigBytes + 1);  // so that a larger one is seen as such
+  } catch (const std::exception& error) {
+    throw ConfigError(file, {{1, "file", std::string("cannot be read: ") + error.what()}});
   }
-  std::string text(kMaxConfigBytes + 1, '\0');  // one more, so that a larger file is seen as such
-  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(stream.gcount()));
   return parse_config(text, file, require);
 }
 

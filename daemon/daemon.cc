@@ -2,6 +2,7 @@
 #include "daemon/daemon.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <systemd/sd-daemon.h>
 #include <zmq.h>
 
@@ -19,6 +20,7 @@
 #include "daemon/clock.h"
 #include "daemon/control.h"
 #include "daemon/deployment.h"
+#include "daemon/descriptors.h"
 #include "daemon/formats/wire.h"
 #include "daemon/http_routes.h"
 #include "daemon/log.h"
@@ -36,7 +38,8 @@ namespace asio = boost::asio;
 using ErrorCode = boost::system::error_code;
 
 constexpr auto kHeartbeatInterval = std::chrono::seconds(1);
-constexpr size_t kControlBodyBytes = 16 << 20;  // an imported placement
+constexpr auto kTrimInterval = std::chrono::seconds(10);
+constexpr size_t kTrimBytes = 32 << 20;
 
 // The context of all ZeroMQ sockets: made before them, ended after them.
 class ZmqContext {
@@ -53,10 +56,37 @@ class ZmqContext {
   void* context_;
 };
 
-HttpLimits control_limits() {
+HttpLimits http_limits(size_t connections) {
   HttpLimits limits;
-  limits.body_bytes = kControlBodyBytes;
+  limits.connections = connections;
   return limits;
+}
+
+// The largest body is an imported placement: room for each number, its comma and its spaces.
+HttpLimits control_limits(size_t connections, const Topology& topology) {
+  HttpLimits limits = http_limits(connections);
+  constexpr size_t kBytesOfACell = 12;
+  limits.body_bytes =
+      (64 << 10) + static_cast<size_t>(topology.layers) * topology.slots * kBytesOfACell;
+  return limits;
+}
+
+CountsLimits counts_limits(size_t connections, const Topology& topology) {
+  CountsLimits limits;
+  const auto largest = static_cast<int64_t>(largest_worker_message(topology));
+  limits.frame_bytes = std::max(limits.frame_bytes, largest);
+  // One frame on its way, and what waits in queues while a placement is searched for.
+  limits.peers = {connections, static_cast<size_t>(limits.frame_bytes + (4 << 20) + 16 * largest)};
+  return limits;
+}
+
+ZmqPeerLimits placements_limits(size_t connections) {
+  return {connections, 4 << 20};  // subscriptions and answers to heartbeats: a few bytes a second
+}
+
+// What a burst left behind goes back to the system: the allocator would keep it.
+void give_memory_back() {
+  if (mallinfo2().fordblks > kTrimBytes) malloc_trim(0);
 }
 
 uint64_t monotonic_microseconds() {
@@ -79,6 +109,7 @@ struct Daemon::Impl {
 
   // ---- Life ----
   void start();
+  void restart_tick();
   void await_signal();
   void await_tick();
   void await_heartbeat();
@@ -90,6 +121,7 @@ struct Daemon::Impl {
 
   Config config;
   std::string config_file;
+  DescriptorShares descriptors = share_descriptors();
   StateFile state_file;
   asio::io_context io;
   Background background;
@@ -106,6 +138,7 @@ struct Daemon::Impl {
   asio::steady_timer tick_timer;
   asio::steady_timer heartbeat_timer;
   asio::signal_set signals;
+  std::chrono::steady_clock::time_point trimmed{};
   uint16_t http_port = 0;
   std::string control_path;
   bool stopping = false;
@@ -125,7 +158,8 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
   publisher = std::make_unique<PlacementPublisher>(
       io, zmq.get(), config.deployment, config.endpoints.placements.bind, curve.get(),
       PublisherHandler{[this] { metrics.published_again(); },
-                       [this] { metrics.rejected(RejectReason::unauthorized); }});
+                       [this] { metrics.rejected(RejectReason::unauthorized); }},
+      placements_limits(descriptors.placements));
   deployment = std::make_unique<Deployment>(config.deployment, config.topology, config.rebalancer,
                                             std::move(recovered), *publisher, state_file,
                                             background, metrics, [this](bool on) {
@@ -133,7 +167,8 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
                                             });
   subscriber = std::make_unique<CountsSubscriber>(io, zmq.get(), config.deployment,
                                                   config.endpoints.counts.bind, curve.get(),
-                                                  counts_handler());
+                                                  counts_handler(),
+                                                  counts_limits(descriptors.counts, config.topology));
   control = std::make_unique<Control>(*deployment, [this](const auto& done) { reload(done); });
   listen();
 }
@@ -198,7 +233,8 @@ void Daemon::Impl::listen() {
   http = std::make_unique<HttpServer>(
       io, [this](const HttpRequest& request, const HttpRespond& respond) {
         answer(request, respond, false);
-      });
+      },
+      http_limits(descriptors.http));
   http_port = http->listen_tcp(config.http.listen);
   control_path = control_socket_of(config);
   control_http = std::make_unique<HttpServer>(
@@ -206,7 +242,7 @@ void Daemon::Impl::listen() {
       [this](const HttpRequest& request, const HttpRespond& respond) {
         answer(request, respond, true);
       },
-      control_limits());
+      control_limits(descriptors.control, config.topology));
   control_http->listen_unix(control_path, "eplbd");
   const std::string host = config.http.listen.substr(0, config.http.listen.rfind(':'));
   routes = std::make_unique<HttpRoutes>(
@@ -245,6 +281,12 @@ void Daemon::Impl::await_signal() {
   });
 }
 
+// Its time may be long from now: it begins anew.
+void Daemon::Impl::restart_tick() {
+  tick_timer.expires_at(std::chrono::steady_clock::now());  // ends the wait that there was
+  await_tick();
+}
+
 // From the previous expiry on, so that the period does not stretch; after a stall it does not
 // catch up.
 void Daemon::Impl::await_tick() {
@@ -265,6 +307,10 @@ void Daemon::Impl::await_heartbeat() {
     if (error || stopping) return;
     deployment->heartbeat();
     sd_notify(0, "WATCHDOG=1");
+    if (const auto now = std::chrono::steady_clock::now(); now - trimmed >= kTrimInterval) {
+      trimmed = now;
+      give_memory_back();
+    }
     notify_status();
     await_heartbeat();
   });
@@ -302,8 +348,15 @@ void Daemon::Impl::reload(std::function<void(const std::string&)> done) {
       return finish(fmt::format("{}: a reload cannot change {}: restart for that", config_file,
                                 fmt::join(fixed, ", ")));
     }
-    if (curve) curve->reload();
+    if (curve) {
+      curve->reload();
+      subscriber->end_unauthorized();
+      publisher->end_unauthorized();
+    }
+    const bool other_interval =
+        config.rebalancer.trigger.interval != next.rebalancer.trigger.interval;
     config = std::move(next);
+    if (other_interval) restart_tick();
   } catch (const std::exception& error) {
     return finish(error.what());
   }

@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/log.h"
 
-#include <spdlog/sinks/stdout_sinks.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -66,6 +72,66 @@ class JournalFormatter : public spdlog::formatter {
   }
 };
 
+// Writes to stderr, and never waits for who reads it: what does not fit is lost, and its lines are
+// counted. Setting O_NONBLOCK on stderr itself would set it for everybody who shares it, so a pipe
+// or a terminal is opened once more.
+class StderrSink : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  StderrSink() {
+    struct stat file {};
+    if (fstat(STDERR_FILENO, &file) != 0) return;
+    socket_ = S_ISSOCK(file.st_mode);
+    waits_ = S_ISFIFO(file.st_mode) || S_ISCHR(file.st_mode);
+    if (waits_) own_ = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  }
+  ~StderrSink() override {
+    if (own_ >= 0) close(own_);
+  }
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    spdlog::memory_buf_t line;
+    formatter_->format(message, line);
+    if (lost_ > 0 && tell_lost()) lost_ = 0;
+    if (lost_ > 0 || !write_whole({line.data(), line.size()})) ++lost_;
+  }
+  void flush_() override {}
+
+ private:
+  bool tell_lost() {
+    const std::string text = std::to_string(lost_) + " lines are missing here: nobody read them";
+    spdlog::memory_buf_t line;
+    formatter_->format({"eplbd", spdlog::level::warn, text}, line);
+    return write_whole({line.data(), line.size()});
+  }
+
+  bool write_whole(std::string_view line) const {
+    while (!line.empty()) {
+      const ssize_t n = write_some(line);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return false;
+      line.remove_prefix(static_cast<size_t>(n));
+    }
+    return true;
+  }
+
+  ssize_t write_some(std::string_view line) const {
+    if (socket_) {
+      return send(STDERR_FILENO, line.data(), line.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    if (own_ >= 0) return write(own_, line.data(), line.size());
+    // Not ours to open again. A pipe that polls as writable takes PIPE_BUF bytes at once.
+    pollfd room{STDERR_FILENO, POLLOUT, 0};
+    if (waits_ && poll(&room, 1, 0) <= 0) return -1;
+    return write(STDERR_FILENO, line.data(), std::min<size_t>(line.size(), PIPE_BUF));
+  }
+
+  bool socket_ = false;
+  bool waits_ = false;
+  int own_ = -1;
+  uint64_t lost_ = 0;  // lines, since the last that was written
+};
+
 // Whether stderr is the journal: $JOURNAL_STREAM is DEVICE:INODE of it (systemd.exec(5)).
 bool to_journal() {
   const char* stream = std::getenv("JOURNAL_STREAM");
@@ -77,7 +143,7 @@ bool to_journal() {
 }  // namespace
 
 void set_up_logging(const LogOptions& options) {
-  auto sink = std::make_shared<spdlog::sinks::stderr_sink_st>();
+  auto sink = std::make_shared<StderrSink>();
   auto logger = std::make_shared<spdlog::logger>("eplbd", sink);
   if (options.format == LogFormat::json) {
     logger->set_formatter(std::make_unique<JsonFormatter>());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/formats/wire.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <initializer_list>
@@ -231,6 +232,15 @@ std::optional<uint64_t> decode_sequence(Bytes frame) {
   uint64_t sequence = 0;
   for (const std::byte byte : frame) sequence = sequence << 8 | std::to_integer<uint64_t>(byte);
   return sequence;
+}
+
+size_t largest_worker_message(const Topology& topology) {
+  constexpr size_t kOtherKeys = 16 << 10;  // names, an error's text, keys of later versions
+  const auto layers = static_cast<size_t>(topology.layers);
+  const size_t counts = sizeof(uint32_t) * layers *
+                        (static_cast<size_t>(topology.logical_experts) + topology.gpus);
+  const size_t map = sizeof(int32_t) * layers * static_cast<size_t>(topology.slots);
+  return std::max(counts, map) + kOtherKeys;
 }
 
 WorkerMessage decode_worker_message(Bytes sequence_frame, Bytes payload, const Topology& topology) {

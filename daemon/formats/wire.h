@@ -26,6 +26,9 @@ std::optional<uint64_t> decode_sequence(std::span<const std::byte> frame);
 
 // ---- Worker -> daemon ----
 
+// Bytes of the largest payload that a worker of this deployment has reason to send.
+size_t largest_worker_message(const Topology& topology);
+
 using WorkerMessage = std::variant<RejectReason, CountsReport, StateReport>;
 
 // Counts have this topology's shape, or are rejected. A state report may tell of another shape (its

@@ -14,7 +14,8 @@ namespace {
 // Messages handled before other work of the loop gets its turn: a few milliseconds at most.
 constexpr int kDrainBudget = 64;
 // A full queue holds TCP back, and the sender keeps what it has: nothing is lost by a small one.
-constexpr int kReceiveHighWaterMark = 32;  // messages a peer
+constexpr int kReceiveHighWaterMark = 8;  // messages a peer
+constexpr int kReceiveBufferBytes = 512 << 10;  // of the kernel's, a peer
 
 std::span<const std::byte> bytes_of(const zmq::message_t& frame) {
   return {static_cast<const std::byte*>(frame.data()), frame.size()};
@@ -35,7 +36,7 @@ struct CountsSubscriber::Impl {
   }
   ~Impl() {
     readable.reset();
-    monitor.reset();
+    peers.reset();
     zmq_close(socket);
   }
 
@@ -58,6 +59,7 @@ struct CountsSubscriber::Impl {
 
   void judge(size_t count, size_t bytes) {
     zmq::message_t& last = frames[std::min(count, kWireFrames) - 1];
+    peers->heard(zmq_msg_get(last.handle(), ZMQ_SRCFD), property(last, "User-Id"));
     if (count != kWireFrames) {
       handler.rejected(RejectReason::wrong_frames, property(last, "Peer-Address"));
     } else if (frames[0].to_string_view() != topic) {
@@ -80,24 +82,28 @@ struct CountsSubscriber::Impl {
   void* socket = nullptr;
   zmq::message_t frames[kWireFrames];
   std::vector<std::string> endpoints;
-  std::unique_ptr<ZmqMonitor> monitor;
+  const CurveServer* curve = nullptr;
+  std::unique_ptr<ZmqPeers> peers;
   std::unique_ptr<ZmqReadable> readable;
 };
 
 CountsSubscriber::CountsSubscriber(boost::asio::io_context& io, void* zmq_context,
                                    std::string topic, const std::vector<std::string>& bind,
-                                   const CurveServer* curve, CountsHandler handler)
+                                   const CurveServer* curve, CountsHandler handler,
+                                   CountsLimits limits)
     : impl_(std::make_unique<Impl>(zmq_context, std::move(topic), std::move(handler))) {
   Impl& impl = *impl_;
   set_server_options(impl.socket, curve, kCountsDomain);
   zmq_setsockopt(impl.socket, ZMQ_RCVHWM, &kReceiveHighWaterMark, sizeof(kReceiveHighWaterMark));
-  zmq_setsockopt(impl.socket, ZMQ_MAXMSGSIZE, &kMaxFrameBytes, sizeof(kMaxFrameBytes));
+  zmq_setsockopt(impl.socket, ZMQ_RCVBUF, &kReceiveBufferBytes, sizeof(kReceiveBufferBytes));
+  zmq_setsockopt(impl.socket, ZMQ_MAXMSGSIZE, &limits.frame_bytes, sizeof(limits.frame_bytes));
   zmq_setsockopt(impl.socket, ZMQ_SUBSCRIBE, impl.topic.data(), impl.topic.size());
-  impl.monitor = std::make_unique<ZmqMonitor>(
-      io, zmq_context, impl.socket, [&impl, curve](ZmqMonitor::Event event) {
-        if (event == ZmqMonitor::Event::disconnected) {
+  impl.curve = curve;
+  impl.peers = std::make_unique<ZmqPeers>(
+      io, zmq_context, impl.socket, limits.peers, [&impl](ZmqPeers::Event event) {
+        if (event == ZmqPeers::Event::disconnected) {
           impl.handler.connection_ended();
-        } else if (curve != nullptr) {
+        } else if (impl.curve != nullptr) {
           impl.handler.rejected(RejectReason::unauthorized, "");
         }
       });
@@ -113,6 +119,12 @@ void CountsSubscriber::hold(bool on) {
   } else {
     impl_->readable->resume();
   }
+}
+
+void CountsSubscriber::end_unauthorized() {
+  if (impl_->curve == nullptr) return;
+  impl_->peers->end_users_unless(
+      [&](std::string_view user) { return impl_->curve->may_connect(user, kCountsDomain); });
 }
 
 std::vector<std::string> CountsSubscriber::endpoints() const { return impl_->endpoints; }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/workers/worker_report.h"
+#include "daemon/net/zmq_peers.h"
 
 namespace boost::asio {
 class io_context;
@@ -21,7 +22,10 @@ namespace eplbd {
 
 class CurveServer;
 
-inline constexpr int64_t kMaxFrameBytes = 4 << 20;
+struct CountsLimits {
+  int64_t frame_bytes = 4 << 20;  // a larger one ends its connection
+  ZmqPeerLimits peers;
+};
 
 struct CountsMessage {
   std::span<const std::byte> sequence;
@@ -34,7 +38,7 @@ struct CountsMessage {
 struct CountsHandler {
   std::function<void(const CountsMessage&)> message;
   std::function<void(RejectReason, std::string_view peer)> rejected;  // before the payload was read
-  std::function<void()> connection_ended;  // by a frame over kMaxFrameBytes, or by broken framing
+  std::function<void()> connection_ended;  // by its peer, by a limit, or by broken framing
 };
 
 class CountsSubscriber {
@@ -43,13 +47,16 @@ class CountsSubscriber {
   // address that cannot be bound. `zmq_context` and `curve` (null: plaintext) outlive it.
   CountsSubscriber(boost::asio::io_context& io, void* zmq_context, std::string topic,
                    const std::vector<std::string>& bind, const CurveServer* curve,
-                   CountsHandler handler);
+                   CountsHandler handler, CountsLimits limits = {});
   ~CountsSubscriber();
   CountsSubscriber(const CountsSubscriber&) = delete;
   CountsSubscriber& operator=(const CountsSubscriber&) = delete;
 
   // From hold(true) to hold(false) nothing is received: it waits in the sockets.
   void hold(bool on);
+
+  // Ends the connections of keys that may no longer be used: after CurveServer::reload().
+  void end_unauthorized();
 
   std::vector<std::string> endpoints() const;  // as bound: with the ports that were free
 

@@ -6,16 +6,15 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <set>
 #include <sstream>
 #include <stdexcept>
 #include <vector>
 
+#include "config/file.h"
 #include "daemon/net/zmq_readable.h"
 
 namespace eplbd {
@@ -36,16 +35,21 @@ bool is_key(const std::string& text) {
   return text.size() == kZ85KeyChars && zmq_z85_decode(key.data(), text.c_str()) != nullptr;
 }
 
+std::string read_key_file(const std::string& path) {
+  constexpr size_t kMostBytes = 1 << 20;
+  try {
+    return read_regular_file(path, kMostBytes);
+  } catch (const std::exception& error) {
+    throw std::runtime_error("cannot read the CURVE keys in " + path + ": " + error.what());
+  }
+}
+
 std::string read_secret_key(const std::string& path) {
-  std::ifstream file(path);
+  std::istringstream file(read_key_file(path));
   std::string key;
   // What eplbctl keygen writes begins with comments.
   for (std::string line; key.empty() && std::getline(file, line);) {
     if (line.rfind("# ", 0) != 0 && !line.empty()) key = line;
-  }
-  if (!file && key.empty()) {
-    throw std::runtime_error("cannot read the CURVE secret key " + path + ": " +
-                             std::strerror(errno));
   }
   if (!is_key(key)) {
     throw std::runtime_error(path + ": must hold a CURVE secret key, 40 characters of Z85 (" +
@@ -92,8 +96,7 @@ Permissions read_folder(const std::string& folder) {
   std::sort(files.begin(), files.end());
   Permissions permissions;
   for (const auto& path : files) {
-    std::ifstream file(path);
-    if (!file) throw std::runtime_error("cannot read " + path.string() + ": " + strerror(errno));
+    std::istringstream file(read_key_file(path));
     int number = 0;
     for (std::string line; std::getline(file, line);) {
       ++number;
@@ -203,6 +206,10 @@ void CurveServer::secure(void* socket, const char* domain) const {
 bool CurveServer::may_speak(std::string_view user_id, std::string_view source) const {
   const auto found = impl_->permissions.find(user_id);
   return found != impl_->permissions.end() && found->second.sources.count(source) > 0;
+}
+
+bool CurveServer::may_connect(std::string_view user_id, std::string_view domain) const {
+  return impl_->may_connect(user_id, domain);
 }
 
 void CurveServer::reload() { impl_->permissions = read_folder(impl_->folder); }

@@ -41,8 +41,11 @@ class CurveServer {
   // `user_id` as ZAP gave it out: whether that key still may send as `source`.
   bool may_speak(std::string_view user_id, std::string_view source) const;
 
+  // Whether that key still may connect to the socket of ZAP domain `domain`.
+  bool may_connect(std::string_view user_id, std::string_view domain) const;
+
   // Reads the folder again; throws and keeps what it had. Peers that are connected keep their
-  // connection, but a key that is gone speaks for nobody.
+  // connection until their socket asks again; a key that is gone speaks for nobody at once.
   void reload();
 
  private:

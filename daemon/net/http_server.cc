@@ -23,6 +23,7 @@
 
 #include "config/address.h"
 #include "daemon/net/bind_error.h"
+#include "daemon/net/unix_path.h"
 
 namespace eplbd {
 
@@ -65,8 +66,25 @@ struct Shared {
   HttpHandler handler;
   HttpLimits limits;
   Sessions sessions;
+  bool own_names_only = false;  // answers to no name that a stranger may own
   bool stopped = false;
 };
+
+// HOST or HOST:PORT, which HTTP/1.0 may leave out. A stranger's name has a dot: what has none is of
+// this machine or its network.
+bool is_own_name(beast::string_view field) {
+  std::string host(field.data(), field.size());
+  if (const size_t colon = host.rfind(':'); colon != host.npos && host.back() != ']') {
+    host.resize(colon);
+  }
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  }
+  if (host.find_first_of(".:") == host.npos) return true;
+  ErrorCode error;
+  const asio::ip::address address = asio::ip::make_address(host, error);
+  return !error && (address.is_loopback() || address.is_unspecified());
+}
 
 // One connection: a request at a time. What it waits for always has a deadline.
 class Session : public std::enable_shared_from_this<Session> {
@@ -125,6 +143,9 @@ class Session : public std::enable_shared_from_this<Session> {
     head_ = message.method() == http::verb::head;
     const std::string_view target(message.target().data(), message.target().size());
     const size_t question = target.find('?');
+    if (shared_->own_names_only && !is_own_name(message[http::field::host])) {
+      return refuse(421, "on this address it answers to localhost and 127.0.0.1 alone\n");
+    }
     HttpRequest request;
     request.method = head_ ? "GET" : std::string(message.method_string());
     request.path = target.substr(0, question);
@@ -214,7 +235,9 @@ void restrict_access(const std::string& path, const std::string& group) {
     // Only a member of the group, or root, may give it away: else it stays the process's own.
     if (chown(path.c_str(), static_cast<uid_t>(-1), found->gr_gid) != 0) errno = 0;
   }
-  if (chmod(path.c_str(), 0660) != 0) throw std::runtime_error("cannot set its mode");
+  if (chmod(path.c_str(), 0660) != 0) {
+    throw std::runtime_error("cannot set the mode of " + path);
+  }
 }
 
 }  // namespace
@@ -254,7 +277,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
     if (tcp) tcp->close(ignored);
     if (local) {
       local->close(ignored);
-      unlink(path.c_str());
+      if (unix_path_id(path) == path_id) unlink(path.c_str());  // not another process's
     }
     local.reset();
     tcp.reset();
@@ -270,6 +293,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
   std::optional<Tcp::acceptor> tcp;
   std::optional<Unix::acceptor> local;
   std::string path;  // of `local`
+  UnixPathId path_id;
   asio::steady_timer retry;
 };
 
@@ -287,17 +311,17 @@ uint16_t HttpServer::listen_tcp(const std::string& address) {
   } catch (const std::exception& error) {
     throw std::runtime_error("cannot listen on " + address + ": " + error.what());
   }
+  // A page of a browser on this machine reaches us under any name that its owner lets mean this
+  // address. Elsewhere we may rightly have any name.
+  impl_->shared->own_names_only = impl_->tcp->local_endpoint().address().is_loopback();
   impl_->accept(*impl_->tcp);
   return impl_->tcp->local_endpoint().port();
 }
 
 void HttpServer::listen_unix(const std::string& path, const std::string& group) {
   try {
+    claim_unix_path(path);
     ErrorCode error;
-    Unix::socket probe(impl_->io);
-    probe.connect(Unix::endpoint(path), error);
-    if (!error) throw boost::system::system_error(asio::error::address_in_use);
-    unlink(path.c_str());
     const mode_t before = umask(0177);
     impl_->local.emplace(impl_->io);
     impl_->local->open(Unix());
@@ -305,12 +329,11 @@ void HttpServer::listen_unix(const std::string& path, const std::string& group) 
     umask(before);
     if (error) throw boost::system::system_error(error);
     impl_->path = path;
+    impl_->path_id = unix_path_id(path);
     restrict_access(path, group);
     impl_->local->listen();
   } catch (const boost::system::system_error& error) {
     throw std::runtime_error(bind_error(path, error.code().value()));
-  } catch (const std::exception& error) {
-    throw std::runtime_error("cannot listen on " + path + ": " + error.what());
   }
   impl_->accept(*impl_->local);
 }

@@ -18,13 +18,20 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// However many join, the placement goes out at most 50 times a second: all get it each time.
+// All get the placement each time that somebody joins: so it goes out in a short burst, 20 ms apart,
+// and then once a second, however many join and leave.
 constexpr auto kRejoinInterval = std::chrono::milliseconds(20);
+constexpr auto kRejoinRefill = std::chrono::seconds(1);
+constexpr int kRejoinBurst = 10;
 // A subscriber that is this far behind loses messages; the next heartbeat tells it to join anew.
 constexpr int kSendHighWaterMark = 16;
 
 // Subscriptions are a byte 1 and a topic: longer messages than that are none.
 constexpr int64_t kMaxSubscriptionBytes = 1024;
+// libzmq keeps each in memory. Those to our topic, or to what it begins with, are few.
+constexpr int kMaxSubscriptionsElsewhere = 64;
+// Read in small batches, so that one peer's flood of them does not hold up the loop.
+constexpr int kReceiveHighWaterMark = 8;
 
 }  // namespace
 
@@ -37,7 +44,7 @@ struct PlacementPublisher::Impl {
   }
   ~Impl() {
     readable.reset();
-    monitor.reset();
+    peers.reset();
     zmq_close(socket);
   }
 
@@ -61,17 +68,44 @@ struct PlacementPublisher::Impl {
     for (int i = 0; i < kBudget; ++i) {
       zmq::message_t frame;
       if (zmq_msg_recv(frame.handle(), socket, ZMQ_DONTWAIT) < 0) return false;
+      const int connection = zmq_msg_get(frame.handle(), ZMQ_SRCFD);
+      const char* const user = zmq_msg_gets(frame.handle(), "User-Id");
+      peers->heard(connection, user == nullptr ? "" : user);
       const std::string_view text = frame.to_string_view();
-      const bool joins = !text.empty() && text[0] == 1;
-      if (joins && topic.compare(0, text.size() - 1, text.substr(1)) == 0) serve_joined();
+      if (text.empty() || text[0] != 1) continue;
+      if (topic.starts_with(text.substr(1))) {
+        serve_joined();
+      } else if (peers->subscribed_elsewhere(connection) > kMaxSubscriptionsElsewhere) {
+        peers->end(connection);
+      }
     }
     return true;
+  }
+
+  // When the next one may be served; takes it from the budget.
+  Clock::time_point next_turn() {
+    const auto now = Clock::now();
+    const auto refills = (now - refilled) / kRejoinRefill;
+    if (budget + refills >= kRejoinBurst) {
+      budget = kRejoinBurst;
+      refilled = now;
+    } else {
+      budget += static_cast<int>(refills);
+      refilled += refills * kRejoinRefill;
+    }
+    const auto spaced = last_sent + kRejoinInterval;
+    if (budget > 0) {
+      --budget;
+      return spaced;
+    }
+    refilled += kRejoinRefill;  // the one that comes next
+    return std::max(spaced, refilled);
   }
 
   void serve_joined() {
     if (pending) return;
     pending = true;
-    timer.expires_at(last_sent + kRejoinInterval);  // often in the past: at once, after this drain
+    timer.expires_at(next_turn());  // often in the past: at once, after this drain
     timer.async_wait([this](const boost::system::error_code& error) {
       if (error) return;
       pending = false;
@@ -88,14 +122,18 @@ struct PlacementPublisher::Impl {
   std::string placement;
   Clock::time_point last_sent{};
   bool pending = false;
+  int budget = kRejoinBurst;
+  Clock::time_point refilled = Clock::now();
   std::vector<std::string> endpoints;
-  std::unique_ptr<ZmqMonitor> monitor;
+  const CurveServer* curve = nullptr;
+  std::unique_ptr<ZmqPeers> peers;
   std::unique_ptr<ZmqReadable> readable;
 };
 
 PlacementPublisher::PlacementPublisher(boost::asio::io_context& io, void* zmq_context,
                                        std::string topic, const std::vector<std::string>& bind,
-                                       const CurveServer* curve, PublisherHandler handler)
+                                       const CurveServer* curve, PublisherHandler handler,
+                                       ZmqPeerLimits limits)
     : impl_(std::make_unique<Impl>(io, zmq_context, std::move(topic), std::move(handler))) {
   Impl& impl = *impl_;
   set_server_options(impl.socket, curve, kPlacementsDomain);
@@ -104,13 +142,13 @@ PlacementPublisher::PlacementPublisher(boost::asio::io_context& io, void* zmq_co
   zmq_setsockopt(impl.socket, ZMQ_SNDHWM, &kSendHighWaterMark, sizeof(kSendHighWaterMark));
   zmq_setsockopt(impl.socket, ZMQ_MAXMSGSIZE, &kMaxSubscriptionBytes,
                  sizeof(kMaxSubscriptionBytes));
-  if (curve != nullptr) {
-    impl.monitor = std::make_unique<ZmqMonitor>(io, zmq_context, impl.socket,
-                                                [&impl](ZmqMonitor::Event event) {
-                                                  if (event == ZmqMonitor::Event::handshake_failed)
-                                                    impl.handler.denied();
-                                                });
-  }
+  zmq_setsockopt(impl.socket, ZMQ_RCVHWM, &kReceiveHighWaterMark, sizeof(kReceiveHighWaterMark));
+  impl.curve = curve;
+  impl.peers = std::make_unique<ZmqPeers>(
+      io, zmq_context, impl.socket, limits, [&impl](ZmqPeers::Event event) {
+        const bool failed = event == ZmqPeers::Event::handshake_failed;
+        if (failed && impl.curve != nullptr) impl.handler.denied();
+      });
   impl.endpoints = bind_all(impl.socket, bind);
   impl.readable = std::make_unique<ZmqReadable>(io, impl.socket, [&impl] { return impl.drain(); });
 }
@@ -127,6 +165,12 @@ void PlacementPublisher::publish(std::string placement) {
 void PlacementPublisher::publish_again() { impl_->send_placement(); }
 
 void PlacementPublisher::heartbeat(std::string_view payload) { impl_->send(payload); }
+
+void PlacementPublisher::end_unauthorized() {
+  if (impl_->curve == nullptr) return;
+  impl_->peers->end_users_unless(
+      [&](std::string_view user) { return impl_->curve->may_connect(user, kPlacementsDomain); });
+}
 
 std::vector<std::string> PlacementPublisher::endpoints() const { return impl_->endpoints; }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "daemon/net/placement_sink.h"
+#include "daemon/net/zmq_peers.h"
 
 namespace boost::asio {
 class io_context;
@@ -31,7 +32,7 @@ class PlacementPublisher : public PlacementSink {
   // (null: plaintext) outlive it.
   PlacementPublisher(boost::asio::io_context& io, void* zmq_context, std::string topic,
                      const std::vector<std::string>& bind, const CurveServer* curve,
-                     PublisherHandler handler);
+                     PublisherHandler handler, ZmqPeerLimits limits = {});
   ~PlacementPublisher() override;
   PlacementPublisher(const PlacementPublisher&) = delete;
   PlacementPublisher& operator=(const PlacementPublisher&) = delete;
@@ -40,6 +41,9 @@ class PlacementPublisher : public PlacementSink {
   void publish(std::string placement) override;
   void publish_again() override;
   void heartbeat(std::string_view payload) override;
+
+  // Ends the connections of keys that may no longer be used: after CurveServer::reload().
+  void end_unauthorized();
 
   std::vector<std::string> endpoints() const;  // as bound
 

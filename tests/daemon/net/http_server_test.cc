@@ -7,6 +7,7 @@
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
 #include <catch2/catch.hpp>
 #include <thread>
@@ -164,9 +165,46 @@ TEST_CASE("the control socket is its owner's and its group's") {
     CHECK_THROWS_WITH(other.listen_unix(path, ""), Catch::Contains("another process has it"));
   }
   CHECK_FALSE(folder.has("control.sock"));
-  folder.write("control.sock", "");  // what a daemon that was killed left there
+  {  // what a daemon that was killed left there
+    boost::asio::local::stream_protocol::acceptor left(io, path);
+  }
+  REQUIRE(folder.has("control.sock"));
   HttpServer server(io, [](HttpRequest, const HttpRespond&) {});
   server.listen_unix(path, "");
+}
+
+TEST_CASE("a file that is no socket is left alone, and so is another one's socket") {
+  const Folder folder;
+  folder.write("precious", "content");
+  const std::string path = folder / "control.sock";
+  boost::asio::io_context io;
+  HttpServer server(io, [](HttpRequest, const HttpRespond&) {});
+  CHECK_THROWS_WITH(server.listen_unix(folder / "precious", ""), Catch::Contains("stays"));
+  CHECK(folder.read("precious") == "content");
+  std::filesystem::create_symlink(folder / "precious", folder / "link");
+  CHECK_THROWS_WITH(server.listen_unix(folder / "link", ""), Catch::Contains("stays"));
+  server.listen_unix(path, "");
+  std::filesystem::remove(path);
+  folder.write("control.sock", "somebody else's");
+  server.stop();
+  CHECK(folder.read("control.sock") == "somebody else's");
+}
+
+TEST_CASE("a name that a stranger may own is not answered on a loopback address") {
+  Served served;
+  const auto status = [&](const std::string& host) {
+    HttpPeer peer(served.port);
+    peer.send("GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n");
+    return peer.answer().status;
+  };
+  for (const char* host : {"localhost", "LOCALHOST:80", "127.0.0.1:9877", "[::1]:80", "[::1]",
+                           "gpu-node:9877", "0.0.0.0:80"}) {
+    CHECK(status(host) == 200);
+  }
+  for (const char* host : {"evil.example", "evil.example:9877", "127.0.0.1.evil.example",
+                           "localhost.evil.example:80", "192.0.2.7:80", "a.b", "[2001:db8::1]"}) {
+    CHECK(status(host) == 421);
+  }
 }
 
 TEST_CASE("an address that cannot be had is named") {

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/net/zmq_peers.h"
+
+#include <sys/socket.h>
+#include <zmq.h>
+
+#include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
+
+#include <boost/asio/steady_timer.hpp>
+#include <cstring>
+#include <map>
+#include <stdexcept>
+#include <string>
+
+#include "daemon/net/tcp_received.h"
+#include "daemon/net/zmq_readable.h"
+
+namespace eplbd {
+namespace {
+
+// Often enough that what comes in between is little, seldom enough to cost nothing.
+constexpr auto kCheckInterval = std::chrono::milliseconds(50);
+constexpr int kChecks = 512;  // connections a time
+
+std::string name_of_peer(int connection) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  if (getpeername(connection, reinterpret_cast<sockaddr*>(&address), &size) != 0) return {};
+  return {reinterpret_cast<const char*>(&address), size};
+}
+
+struct Peer {
+  std::string name;       // as getpeername(2) gave it
+  std::string user_id;    // of the CURVE key; empty: none, or nothing heard yet
+  uint64_t received = 0;  // bytes, when a message was last known to have come out of it
+  bool heard = true;      // one did since then
+  int elsewhere = 0;      // subscriptions to topics that are not ours
+};
+
+}  // namespace
+
+struct ZmqPeers::Impl {
+  explicit Impl(boost::asio::io_context& io) : timer(io) {}
+  ~Impl() {
+    readable.reset();
+    if (watched != nullptr) zmq_socket_monitor(watched, nullptr, 0);
+    if (pair != nullptr) zmq_close(pair);
+  }
+
+  // A monitor event is two frames: 16-bit event and 32-bit value, then the address.
+  bool drain() {
+    for (;;) {
+      unsigned char frame[6] = {};
+      if (zmq_recv(pair, frame, sizeof(frame), ZMQ_DONTWAIT) < 0) return false;
+      char address[1];
+      zmq_recv(pair, address, sizeof(address), ZMQ_DONTWAIT);
+      uint16_t event = 0;
+      int32_t value = 0;
+      std::memcpy(&event, frame, sizeof(event));
+      std::memcpy(&value, frame + sizeof(event), sizeof(value));
+      if (event == ZMQ_EVENT_ACCEPTED) {
+        accepted(value);
+      } else if (event == ZMQ_EVENT_DISCONNECTED) {
+        peers.erase(value);
+        handler(Event::disconnected);
+      } else {
+        handler(Event::handshake_failed);
+      }
+    }
+  }
+
+  void accepted(int connection) {
+    const bool one_too_many = peers.size() >= limits.connections;
+    peers[connection] = {name_of_peer(connection), {}, 0, true, 0};
+    if (one_too_many) end(connection);
+    if (!checking) check_later();
+  }
+
+  Peer* find(int connection) {
+    auto found = peers.find(connection);
+    if (found == peers.end() && connection >= 0) {  // its message may be here before its event
+      drain();
+      found = peers.find(connection);
+    }
+    return found == peers.end() ? nullptr : &found->second;
+  }
+
+  // libzmq owns the descriptor and closes it when it sees the end. Until it told so, the number may
+  // have gone to another connection: only the one that we know is shut down.
+  void end(int connection) {
+    const auto found = peers.find(connection);
+    if (found == peers.end() || name_of_peer(connection) != found->second.name) return;
+    shutdown(connection, SHUT_RDWR);
+  }
+
+  void check_later() {
+    checking = true;
+    timer.expires_after(kCheckInterval);
+    timer.async_wait([this](const boost::system::error_code& error) {
+      if (error) return;
+      checking = false;
+      check();
+      if (!peers.empty()) check_later();
+    });
+  }
+
+  // The next few, in turn.
+  void check() {
+    auto at = peers.upper_bound(checked);
+    for (int i = 0; i < kChecks && i < static_cast<int>(peers.size()); ++i, ++at) {
+      if (at == peers.end()) at = peers.begin();
+      checked = at->first;
+      check(at->first, at->second);
+    }
+  }
+
+  void check(int connection, Peer& peer) {
+    const auto received = tcp_received(connection);
+    if (!received) return;
+    if (std::exchange(peer.heard, false)) peer.received = *received;
+    if (*received - peer.received > limits.pending_bytes) end(connection);
+  }
+
+  boost::asio::steady_timer timer;
+  ZmqPeerLimits limits;
+  std::function<void(Event)> handler;
+  std::map<int, Peer> peers;  // by descriptor
+  int checked = -1;           // the last one that was looked at
+  bool checking = false;
+  void* watched = nullptr;
+  void* pair = nullptr;
+  std::unique_ptr<ZmqReadable> readable;
+};
+
+ZmqPeers::ZmqPeers(boost::asio::io_context& io, void* zmq_context, void* socket,
+                   ZmqPeerLimits limits, std::function<void(Event)> handler)
+    : impl_(std::make_unique<Impl>(io)) {
+  impl_->limits = limits;
+  impl_->handler = std::move(handler);
+  const std::string address =
+      "inproc://monitor." + std::to_string(reinterpret_cast<uintptr_t>(socket));
+  const int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED |
+                     ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+  const auto fail = [] {
+    throw std::runtime_error(std::string("ZeroMQ monitor: ") + zmq_strerror(zmq_errno()));
+  };
+  if (zmq_socket_monitor(socket, address.c_str(), events) != 0) fail();
+  impl_->watched = socket;
+  impl_->pair = zmq_socket(zmq_context, ZMQ_PAIR);
+  if (impl_->pair == nullptr) fail();
+  const int unbounded = 0;  // a full queue would stop the I/O thread
+  zmq_setsockopt(impl_->pair, ZMQ_RCVHWM, &unbounded, sizeof(unbounded));
+  if (zmq_connect(impl_->pair, address.c_str()) != 0) fail();
+  impl_->readable =
+      std::make_unique<ZmqReadable>(io, impl_->pair, [this] { return impl_->drain(); });
+}
+
+ZmqPeers::~ZmqPeers() = default;
+
+void ZmqPeers::heard(int connection, std::string_view user_id) {
+  Peer* const peer = impl_->find(connection);
+  if (peer == nullptr) return;
+  peer->heard = true;
+  if (peer->user_id.empty()) peer->user_id = user_id;
+}
+
+int ZmqPeers::subscribed_elsewhere(int connection) {
+  Peer* const peer = impl_->find(connection);
+  return peer == nullptr ? 0 : ++peer->elsewhere;
+}
+
+void ZmqPeers::end(int connection) { impl_->end(connection); }
+
+void ZmqPeers::end_users_unless(const std::function<bool(std::string_view)>& right) {
+  for (const auto& [connection, peer] : impl_->peers) {
+    if (!peer.user_id.empty() && !right(peer.user_id)) impl_->end(connection);
+  }
+}
+
+}  // namespace eplbd
