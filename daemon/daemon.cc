@@ -165,10 +165,9 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
                                             background, metrics, [this](bool on) {
                                               if (subscriber) subscriber->hold(on);
                                             });
-  subscriber = std::make_unique<CountsSubscriber>(io, zmq.get(), config.deployment,
-                                                  config.endpoints.counts.bind, curve.get(),
-                                                  counts_handler(),
-                                                  counts_limits(descriptors.counts, config.topology));
+  subscriber = std::make_unique<CountsSubscriber>(
+      io, zmq.get(), config.deployment, config.endpoints.counts.bind, curve.get(), counts_handler(),
+      counts_limits(descriptors.counts, config.topology));
   control = std::make_unique<Control>(*deployment, [this](const auto& done) { reload(done); });
   listen();
 }
@@ -231,7 +230,8 @@ void Daemon::Impl::take(const CountsMessage& message) {
 
 void Daemon::Impl::listen() {
   http = std::make_unique<HttpServer>(
-      io, [this](const HttpRequest& request, const HttpRespond& respond) {
+      io,
+      [this](const HttpRequest& request, const HttpRespond& respond) {
         answer(request, respond, false);
       },
       http_limits(descriptors.http));

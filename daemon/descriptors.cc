@@ -22,7 +22,8 @@ constexpr size_t kMostHttp = 128;
 DescriptorShares share_descriptors(size_t limit) {
   if (limit < kLeast) {
     throw std::runtime_error("may have " + std::to_string(limit) + " open files and needs " +
-                             std::to_string(kLeast) + ": raise the limit (ulimit -n, LimitNOFILE=)");
+                             std::to_string(kLeast) +
+                             ": raise the limit (ulimit -n, LimitNOFILE=)");
   }
   const size_t rest = limit - kOwn;
   DescriptorShares shares;

@@ -64,13 +64,24 @@ const json& member(const json& object, const char* key, const std::string& place
   return object[key];
 }
 
+// What a file says beside its map must be true of it.
+void check_said(const json& object, const char* key, size_t is, const std::string& place) {
+  if (object.contains(key) && object[key] != is) {
+    fail(place + key + " is " + object[key].dump() + ", but there are " + std::to_string(is));
+  }
+}
+
 std::vector<int32_t> from_vllm_ascend(const json& document, const Topology& topology) {
   const json& layers = document["layer_list"];
+  if (!layers.is_array()) fail("layer_list is no list");
+  check_said(document, "moe_layer_count", layers.size(), "");
   NestedList list{{static_cast<int64_t>(layers.size()), topology.slots}, {}};
   for (size_t i = 0; i < layers.size(); ++i) {
     const std::string place = "layer_list[" + std::to_string(i) + "]";
     if (member(layers[i], "layer_id", place) != i) fail(place + ": layer_id must be its index");
     const json& devices = member(layers[i], "device_list", place);
+    if (!devices.is_array()) fail(place + ".device_list is no list");
+    check_said(layers[i], "device_count", devices.size(), place + ".");
     size_t slots = 0;
     for (size_t d = 0; d < devices.size(); ++d) {
       const std::string device = place + ".device_list[" + std::to_string(d) + "]";
@@ -112,6 +123,11 @@ std::vector<int32_t> from_trtllm(const std::string& text, const Topology& topolo
   const YAML::Node layers = document.IsMap() ? document["initial_global_assignments"] : document;
   if (!document.IsMap() || !layers.IsMap()) {
     fail("it has no initial_global_assignments (TensorRT-LLM), and is neither JSON nor .npy");
+  }
+  const YAML::Node said = document["num_slots"];
+  if (said && (!said.IsScalar() || said.Scalar() != std::to_string(topology.slots))) {
+    fail("line " + std::to_string(said.Mark().line + 1) + ": num_slots must be " +
+         std::to_string(topology.slots));
   }
   if (layers.size() != static_cast<size_t>(topology.layers)) {
     fail("initial_global_assignments has " + std::to_string(layers.size()) + " layers, not " +

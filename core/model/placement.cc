@@ -8,8 +8,13 @@
 namespace eplbd {
 namespace {
 
-std::string place(int32_t layer, int32_t slot) {
-  return "layer " + std::to_string(layer) + ", slot " + std::to_string(slot);
+// People know layers by the model's own numbers.
+std::string name_of(const Topology& topology, int32_t layer) {
+  return "layer " + std::to_string(topology.layer_id(layer));
+}
+
+std::string place(const Topology& topology, int32_t layer, int32_t slot) {
+  return name_of(topology, layer) + ", slot " + std::to_string(slot);
 }
 
 using Row = std::span<const int32_t>;
@@ -50,11 +55,11 @@ class LayerCheck {
       const int32_t expert = row_[slot];
       if (down(topology_.gpu_of(slot))) {
         if (expert != kNoExpert) {
-          return place(layer_, slot) + " holds expert " + std::to_string(expert) +
+          return place(topology_, layer_, slot) + " holds expert " + std::to_string(expert) +
                  ", but its GPU is down";
         }
       } else if (expert < 0 || expert >= topology_.logical_experts) {
-        return place(layer_, slot) + " holds " + std::to_string(expert) +
+        return place(topology_, layer_, slot) + " holds " + std::to_string(expert) +
                ", which is no expert of " + std::to_string(topology_.logical_experts);
       }
     }
@@ -66,8 +71,8 @@ class LayerCheck {
     count_replicas(row_, replicas);
     const auto missing = std::find(replicas.begin(), replicas.end(), 0);
     if (missing == replicas.end()) return std::nullopt;
-    return "layer " + std::to_string(layer_) + ": expert " +
-           std::to_string(missing - replicas.begin()) + " has no slot";
+    return name_of(topology_, layer_) + ": expert " + std::to_string(missing - replicas.begin()) +
+           " has no slot";
   }
 
   // Experts that may lie on one GPU: with fewer than its slots, some must lie there twice.
@@ -84,7 +89,7 @@ class LayerCheck {
       if (expert == kNoExpert) continue;
       const int32_t gpu = topology_.gpu_of(slot);
       if (seen_on[expert] == gpu) {
-        return place(layer_, slot) + ": GPU " + std::to_string(gpu) + " holds expert " +
+        return place(topology_, layer_, slot) + ": GPU " + std::to_string(gpu) + " holds expert " +
                std::to_string(expert) + " twice";
       }
       seen_on[expert] = gpu;
@@ -102,7 +107,7 @@ class LayerCheck {
       const Row now = gpu_row(row_, topology_.gpu_of(slot));
       for (size_t i = 0; i < before.size(); ++i) {
         if (before[i] == expert && now[i] != expert) {
-          return place(layer_, slot) + ": expert " + std::to_string(expert) +
+          return place(topology_, layer_, slot) + ": expert " + std::to_string(expert) +
                  " stays on its GPU but not in its slot";
         }
       }
@@ -130,8 +135,8 @@ class LayerCheck {
       const auto allowed =
           update ? std::count(before[group].begin(), before[group].end(), true) : 1;
       if (spread > allowed) {
-        return "layer " + std::to_string(layer_) + ": group " + std::to_string(group) +
-               " lies on " + std::to_string(spread) + " nodes, not " + std::to_string(allowed);
+        return name_of(topology_, layer_) + ": group " + std::to_string(group) + " lies on " +
+               std::to_string(spread) + " nodes, not " + std::to_string(allowed);
       }
     }
     return std::nullopt;

@@ -82,10 +82,11 @@ struct StateReport {
 
 // Why a message was dropped whole. The label values of eplbd_counts_rejected_total{reason}.
 enum class RejectReason {
-  wrong_frames,     // not three frames, or a sequence that is not 8 bytes
-  wrong_topic,      // begins with ours, but is not ours
-  malformed,        // not msgpack, not a map, over 64 keys or 4 levels
-  missing_key,      // or a key of the wrong type
+  wrong_frames,  // not three frames, or a sequence that is not 8 bytes
+  wrong_topic,   // begins with ours, but is not ours
+  malformed,     // not msgpack, not a map, over 64 keys or 4 levels
+  missing_key,
+  wrong_type,       // of a key: counts as a list, say
   unknown_type,     // neither counts nor state
   wrong_version,    // of the wire
   wrong_shape,      // an array whose size is not this deployment's
@@ -99,9 +100,9 @@ enum class RejectReason {
 };
 constexpr auto names(RejectReason) {
   return std::to_array<std::string_view>(
-      {"wrong_frames", "wrong_topic", "malformed", "missing_key", "unknown_type", "wrong_version",
-       "wrong_shape", "bad_value", "bad_timestamp", "wrong_engine", "source_conflict",
-       "scope_conflict", "too_many_sources", "unauthorized"});
+      {"wrong_frames", "wrong_topic", "malformed", "missing_key", "wrong_type", "unknown_type",
+       "wrong_version", "wrong_shape", "bad_value", "bad_timestamp", "wrong_engine",
+       "source_conflict", "scope_conflict", "too_many_sources", "unauthorized"});
 }
 
 }  // namespace eplbd

@@ -64,7 +64,7 @@ class Fields {
   void array_or_absent(std::string_view key) {
     const MsgpackValue* value = find_said(key);
     const bool fits = value == nullptr || value->type == MsgpackType::array;
-    require(fits, RejectReason::missing_key);
+    require(fits, RejectReason::wrong_type);
   }
   std::optional<RejectReason> failure() const { return failed_; }
 
@@ -90,7 +90,7 @@ class Fields {
       return otherwise.value_or(T{});
     }
     const std::optional<T> value = convert(*said);
-    if (!value) fail(RejectReason::missing_key);
+    if (!value) fail(RejectReason::wrong_type);
     return value.value_or(T{});
   }
 
@@ -143,13 +143,15 @@ WorkerMessage decode_counts(Fields& fields, uint64_t sequence, const Topology& t
 
 WorkerMessage decode_state(Fields& fields, uint64_t sequence) {
   constexpr uint64_t kMaxDimension = 1 << 20;  // products stay in 64 bits
+  constexpr double kLongestApplySeconds = 30 * 86400.0;
   StateReport report;
   read_common(fields, report);
   report.sequence = sequence;
   const auto status = from_name<WorkerStatus>(fields.text(key::kStatus));
   constexpr uint64_t kNotSaid = UINT64_MAX;
   const uint64_t layers_done = fields.uint(key::kLayersDone, kNotSaid);
-  report.apply_seconds = fields.number(key::kApplySeconds, -1.0);
+  constexpr double kNoApplySeconds = -1;
+  report.apply_seconds = fields.number(key::kApplySeconds, kNoApplySeconds);
   report.error = fields.text(key::kError, "");
   const uint64_t layers = fields.uint(key::kLayers);
   const uint64_t experts = fields.uint(key::kLogicalExperts);
@@ -162,7 +164,8 @@ WorkerMessage decode_state(Fields& fields, uint64_t sequence) {
   report.physical_to_logical = fields.array<int32_t>(key::kPhysicalToLogical, layers * slots);
   fields.require(status.has_value(), RejectReason::bad_value);
   fields.require(layers_done <= layers || layers_done == kNotSaid, RejectReason::bad_value);
-  fields.require(std::isfinite(report.apply_seconds), RejectReason::bad_value);
+  const bool applies_in = report.apply_seconds >= 0 && report.apply_seconds <= kLongestApplySeconds;
+  fields.require(applies_in || report.apply_seconds == kNoApplySeconds, RejectReason::bad_value);
   if (fields.failure()) return *fields.failure();
   report.status = *status;
   report.layers_done = layers_done == kNotSaid ? -1 : static_cast<int64_t>(layers_done);
@@ -237,8 +240,8 @@ std::optional<uint64_t> decode_sequence(Bytes frame) {
 size_t largest_worker_message(const Topology& topology) {
   constexpr size_t kOtherKeys = 16 << 10;  // names, an error's text, keys of later versions
   const auto layers = static_cast<size_t>(topology.layers);
-  const size_t counts = sizeof(uint32_t) * layers *
-                        (static_cast<size_t>(topology.logical_experts) + topology.gpus);
+  const size_t counts =
+      sizeof(uint32_t) * layers * (static_cast<size_t>(topology.logical_experts) + topology.gpus);
   const size_t map = sizeof(int32_t) * layers * static_cast<size_t>(topology.slots);
   return std::max(counts, map) + kOtherKeys;
 }

@@ -14,7 +14,7 @@ namespace {
 // Messages handled before other work of the loop gets its turn: a few milliseconds at most.
 constexpr int kDrainBudget = 64;
 // A full queue holds TCP back, and the sender keeps what it has: nothing is lost by a small one.
-constexpr int kReceiveHighWaterMark = 8;  // messages a peer
+constexpr int kReceiveHighWaterMark = 8;        // messages a peer
 constexpr int kReceiveBufferBytes = 512 << 10;  // of the kernel's, a peer
 
 std::span<const std::byte> bytes_of(const zmq::message_t& frame) {
@@ -99,14 +99,14 @@ CountsSubscriber::CountsSubscriber(boost::asio::io_context& io, void* zmq_contex
   zmq_setsockopt(impl.socket, ZMQ_MAXMSGSIZE, &limits.frame_bytes, sizeof(limits.frame_bytes));
   zmq_setsockopt(impl.socket, ZMQ_SUBSCRIBE, impl.topic.data(), impl.topic.size());
   impl.curve = curve;
-  impl.peers = std::make_unique<ZmqPeers>(
-      io, zmq_context, impl.socket, limits.peers, [&impl](ZmqPeers::Event event) {
-        if (event == ZmqPeers::Event::disconnected) {
-          impl.handler.connection_ended();
-        } else if (impl.curve != nullptr) {
-          impl.handler.rejected(RejectReason::unauthorized, "");
-        }
-      });
+  impl.peers = std::make_unique<ZmqPeers>(io, zmq_context, impl.socket, limits.peers,
+                                          [&impl](ZmqPeers::Event event) {
+                                            if (event == ZmqPeers::Event::disconnected) {
+                                              impl.handler.connection_ended();
+                                            } else if (impl.curve != nullptr) {
+                                              impl.handler.rejected(RejectReason::unauthorized, "");
+                                            }
+                                          });
   impl.endpoints = bind_all(impl.socket, bind);
   impl.readable = std::make_unique<ZmqReadable>(io, impl.socket, [&impl] { return impl.drain(); });
 }

@@ -7,6 +7,7 @@
 
 #include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
 
+#include <array>
 #include <boost/asio/basic_socket_acceptor.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
@@ -135,6 +136,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   void refuse(int status, std::string why) {
     keep_alive_ = false;
+    unread_ = true;
     write(text_response(status, std::move(why)));
   }
 
@@ -201,11 +203,24 @@ class Session : public std::enable_shared_from_this<Session> {
 
   void on_written(const beast::error_code& error) {
     if (!listed_) return;
+    if (!error && unread_ && !shared_->stopped) return drop_rest();
     if (error || !keep_alive_ || shared_->stopped) return close();
     body_ = {};
     if_none_match_.clear();
     head_ = false;
     read(shared_->limits.idle_timeout);
+  }
+
+  // Closed with something unread, the connection would be reset, and the answer lost on its way.
+  void drop_rest() {
+    ErrorCode ignored;
+    stream_.socket().shutdown(Generic::socket::shutdown_send, ignored);
+    stream_.async_read_some(asio::buffer(dropped_),
+                            [self = shared_from_this()](const beast::error_code& error, size_t) {
+                              if (!self->listed_) return;
+                              if (error) return self->close();
+                              self->drop_rest();
+                            });
   }
 
   std::shared_ptr<Shared> shared_;
@@ -218,6 +233,8 @@ class Session : public std::enable_shared_from_this<Session> {
   std::string if_none_match_;
   bool keep_alive_ = false;
   bool head_ = false;
+  bool unread_ = false;  // of the request, when it was refused
+  std::array<char, 4096> dropped_;
   bool listed_ = false;
   Sessions::iterator place_;
 };

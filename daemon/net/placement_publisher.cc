@@ -18,11 +18,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// All get the placement each time that somebody joins: so it goes out in a short burst, 20 ms apart,
-// and then once a second, however many join and leave.
+// All get the placement each time that somebody joins: so it goes out at most 50 times a second for
+// a while, and then once a second, however many join and leave.
 constexpr auto kRejoinInterval = std::chrono::milliseconds(20);
 constexpr auto kRejoinRefill = std::chrono::seconds(1);
-constexpr int kRejoinBurst = 10;
+constexpr int kRejoinBurst = 200;
 // A subscriber that is this far behind loses messages; the next heartbeat tells it to join anew.
 constexpr int kSendHighWaterMark = 16;
 
@@ -74,7 +74,7 @@ struct PlacementPublisher::Impl {
       const std::string_view text = frame.to_string_view();
       if (text.empty() || text[0] != 1) continue;
       if (topic.starts_with(text.substr(1))) {
-        serve_joined();
+        serve_joined(connection);
       } else if (peers->subscribed_elsewhere(connection) > kMaxSubscriptionsElsewhere) {
         peers->end(connection);
       }
@@ -82,33 +82,25 @@ struct PlacementPublisher::Impl {
     return true;
   }
 
-  // When the next one may be served; takes it from the budget.
-  Clock::time_point next_turn() {
-    const auto now = Clock::now();
+  // When the next one may go out for somebody who joined.
+  Clock::time_point next_turn(Clock::time_point now) {
     const auto refills = (now - refilled) / kRejoinRefill;
-    if (budget + refills >= kRejoinBurst) {
-      budget = kRejoinBurst;
-      refilled = now;
-    } else {
-      budget += static_cast<int>(refills);
-      refilled += refills * kRejoinRefill;
-    }
-    const auto spaced = last_sent + kRejoinInterval;
-    if (budget > 0) {
-      --budget;
-      return spaced;
-    }
-    refilled += kRejoinRefill;  // the one that comes next
-    return std::max(spaced, refilled);
+    refilled += refills * kRejoinRefill;
+    budget = static_cast<int>(std::min<int64_t>(kRejoinBurst, budget + refills));
+    return std::max(last_sent + kRejoinInterval, budget > 0 ? now : refilled + kRejoinRefill);
   }
 
-  void serve_joined() {
-    if (pending) return;
+  void serve_joined(int connection) {
+    const auto now = Clock::now();
+    const auto at = std::max(peers->next_turn(connection, now), next_turn(now));
+    if (pending && at >= pending_at) return;
     pending = true;
-    timer.expires_at(next_turn());  // often in the past: at once, after this drain
+    pending_at = at;
+    timer.expires_at(at);  // often now: after this drain; ends a longer wait
     timer.async_wait([this](const boost::system::error_code& error) {
       if (error) return;
       pending = false;
+      --budget;
       send_placement();
       handler.joined();
     });
@@ -121,7 +113,8 @@ struct PlacementPublisher::Impl {
   uint64_t sequence = 0;
   std::string placement;
   Clock::time_point last_sent{};
-  bool pending = false;
+  bool pending = false;  // somebody joined, and will get it at
+  Clock::time_point pending_at{};
   int budget = kRejoinBurst;
   Clock::time_point refilled = Clock::now();
   std::vector<std::string> endpoints;

@@ -21,6 +21,10 @@ namespace {
 // Often enough that what comes in between is little, seldom enough to cost nothing.
 constexpr auto kCheckInterval = std::chrono::milliseconds(50);
 constexpr int kChecks = 512;  // connections a time
+constexpr int kTurnsAtOnce = 5;
+constexpr auto kTurnInterval = std::chrono::seconds(1);
+
+using Clock = std::chrono::steady_clock;
 
 std::string name_of_peer(int connection) {
   sockaddr_storage address{};
@@ -34,7 +38,9 @@ struct Peer {
   std::string user_id;    // of the CURVE key; empty: none, or nothing heard yet
   uint64_t received = 0;  // bytes, when a message was last known to have come out of it
   bool heard = true;      // one did since then
-  int elsewhere = 0;      // subscriptions to topics that are not ours
+  int turns_at_once = kTurnsAtOnce;
+  Clock::time_point turn{};  // the last after those
+  int elsewhere = 0;         // subscriptions to topics that are not ours
 };
 
 }  // namespace
@@ -71,7 +77,8 @@ struct ZmqPeers::Impl {
 
   void accepted(int connection) {
     const bool one_too_many = peers.size() >= limits.connections;
-    peers[connection] = {name_of_peer(connection), {}, 0, true, 0};
+    peers[connection] = {};
+    peers[connection].name = name_of_peer(connection);
     if (one_too_many) end(connection);
     if (!checking) check_later();
   }
@@ -162,6 +169,17 @@ void ZmqPeers::heard(int connection, std::string_view user_id) {
   if (peer == nullptr) return;
   peer->heard = true;
   if (peer->user_id.empty()) peer->user_id = user_id;
+}
+
+Clock::time_point ZmqPeers::next_turn(int connection, Clock::time_point now) {
+  Peer* const peer = impl_->find(connection);
+  if (peer == nullptr) return now;
+  if (peer->turns_at_once > 0) {
+    --peer->turns_at_once;
+    return now;
+  }
+  if (peer->turn < now) peer->turn = std::max(now, peer->turn + kTurnInterval);
+  return peer->turn;  // one that is still to come serves all until then
 }
 
 int ZmqPeers::subscribed_elsewhere(int connection) {

@@ -4,6 +4,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -35,6 +36,9 @@ class ZmqPeers {
 
   // A whole message came from the connection (zmq_msg_get(3), ZMQ_SRCFD), under that CURVE key.
   void heard(int connection, std::string_view user_id);
+  // It subscribed to our topic: when to answer, a few times at once and then once a second.
+  std::chrono::steady_clock::time_point next_turn(int connection,
+                                                  std::chrono::steady_clock::time_point now);
   // It subscribed to a topic that is not ours; how many times it did.
   int subscribed_elsewhere(int connection);
 

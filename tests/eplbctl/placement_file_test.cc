@@ -96,6 +96,25 @@ TEST_CASE("what is no placement of this shape is refused with its place") {
   CHECK_THAT(error("{\"layer_list\": [{\"layer_id\": 0, \"device_list\": "
                    "[{\"device_id\": 0, \"device_expert\": [0]}]}]}"),
              Contains("device_list[0] has 1 experts, not 2"));
+  CHECK_THAT(error("num_slots: 16\ninitial_global_assignments:\n  0: [0, 1, 2, 0]\n"
+                   "  1: [2, 1, 0, 1]\n"),
+             Contains("line 1: num_slots must be 4"));
+  const std::string devices =
+      "\"device_list\": [{\"device_id\": 0, \"device_expert\": [0, 1]}, "
+      "{\"device_id\": 1, \"device_expert\": [2, 0]}]}";
+  const std::string layer_list = "\"layer_list\": [{\"layer_id\": 0, " + devices +
+                                 ", {\"layer_id\": 1, \"device_count\": 3, " + devices + "]}";
+  CHECK_THAT(error("{\"moe_layer_count\": 3, " + layer_list),
+             Contains("moe_layer_count is 3, but there are 2"));
+  CHECK_THAT(error("{" + layer_list), Contains("layer_list[1].device_count is 3, but there are 2"));
+  CHECK_THAT(error("{\"layer_list\": 7}"), Contains("is no list"));
+}
+
+TEST_CASE("a map that breaks a rule is told with the model's own layer") {
+  Topology topology = small_topology();
+  topology.layer_ids = {3, 5};
+  CHECK_THAT(error_of("[[0, 1, 2, 0], [2, 1, 1, 1]]", topology),
+             Catch::Contains("layer 5") && Catch::Contains("expert 0"));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -125,6 +126,9 @@ class Daemon:
             },
             changes,
         )
+        self.environment: dict[str, str] = {}  # beside that of the test
+        self.limits: dict[int, tuple[int, int]] = {}  # setrlimit(2)
+        self.log_to: int | None = None  # a descriptor instead of the log file
         self.process: subprocess.Popen | None = None
         self.status: dict = {}
         self.bound: dict = {}  # where it listened: a restart takes the same ports
@@ -139,7 +143,14 @@ class Daemon:
         with open(self.folder / "log", "ab") as log:
             command = [program("eplbd"), "--config", str(config)]
             environment = {k: v for k, v in os.environ.items() if not k.endswith("_DIRECTORY")}
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            environment.update(self.environment)
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=self.log_to or log,
+                env=environment,
+                preexec_fn=lambda: [resource.setrlimit(*limit) for limit in self.limits.items()],
+            )
         eventually(self._answers, "eplbd answers on its control socket", 20)
         self.status = self.get_json("/api/v1/status")
         endpoints = self.status["endpoints"]

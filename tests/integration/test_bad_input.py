@@ -148,16 +148,16 @@ class BadInput(DaemonTest):
             ("engine", 5),
         ):
             with self.subTest(f"{key}={str(value)[:10]}"):
-                self.expect("missing_key", lambda: self.bad.counts(LOAD, **{key: value}))
+                self.expect("wrong_type", lambda: self.bad.counts(LOAD, **{key: value}))
 
-        self.expect("missing_key", lambda: self.bad.send({**self.bad.message(LOAD), "gpu_tokens": 3}))
+        self.expect("wrong_type", lambda: self.bad.send({**self.bad.message(LOAD), "gpu_tokens": 3}))
 
     def test_type_and_version(self):
         self.expect("unknown_type", lambda: self.bad.counts(LOAD, type="weather"))
         self.expect("unknown_type", lambda: self.bad.counts(LOAD, type="placement"))
         self.expect("wrong_version", lambda: self.bad.counts(LOAD, v=2))
         self.expect("wrong_version", lambda: self.bad.counts(LOAD, v=999))
-        self.expect("missing_key", lambda: self.bad.counts(LOAD, v="1"))
+        self.expect("wrong_type", lambda: self.bad.counts(LOAD, v="1"))
 
     def test_shapes(self):
         for size in (0, 1, LOAD.size * 4 - 1, LOAD.size * 4 - 4, LOAD.size * 4 + 4, 1 << 20):

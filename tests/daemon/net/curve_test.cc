@@ -160,6 +160,34 @@ TEST_CASE("keys come and go with a reload") {
   CHECK(setup.curve->may_speak(setup.stranger.public_key, "dp0"));
 }
 
+TEST_CASE("a key that was revoked stops listening, and nobody else does") {
+  Setup setup;
+  zmq::message_t frame;
+  const auto beats = [&](zmq::socket_t& socket) {
+    setup.publisher->heartbeat("beat");
+    run_for(setup.io, std::chrono::milliseconds(20));
+    bool heard = false;
+    while (socket.recv(frame, zmq::recv_flags::dontwait)) heard |= frame.to_string() == "beat";
+    return heard;
+  };
+  const auto listen = [&](const Keys& keys) {
+    return setup.connect(zmq::socket_type::sub, setup.publisher->endpoints()[0], &keys,
+                         setup.server.public_key);
+  };
+  auto revoked = listen(setup.watcher);
+  auto stays = listen(setup.worker);
+  REQUIRE(run_until(setup.io, [&] { return beats(revoked); }));
+  REQUIRE(run_until(setup.io, [&] { return beats(stays); }));
+  setup.folder.write("keys/one.pub", std::string(setup.worker.public_key) + " source dp0\n");
+  setup.curve->reload();
+  setup.publisher->end_unauthorized();
+  setup.subscriber->end_unauthorized();
+  CHECK(run_until(setup.io, [&] { return !beats(revoked); }));
+  CHECK(run_until(setup.io, [&] { return setup.denied > 0; }));  // it tries again
+  CHECK_FALSE(beats(revoked));
+  CHECK(beats(stays));
+}
+
 TEST_CASE("key files that make no sense are named with their line") {
   Setup setup;
   const std::string key = setup.worker.public_key;

@@ -44,6 +44,8 @@ class HttpPeer {
     if (::send(fd_, text.data(), text.size(), MSG_NOSIGNAL) < 0) throw std::runtime_error("send");
   }
 
+  void finish() const { shutdown(fd_, SHUT_WR); }  // nothing more comes from us
+
   // Up to `bytes` more; fewer at the end of the connection.
   std::string read(size_t bytes) {
     std::string text(bytes, '\0');

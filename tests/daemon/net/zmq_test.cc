@@ -219,6 +219,73 @@ TEST_CASE("many that join at once cost a few publications") {
   CHECK(setup.joined <= 2 + took.count() * 50);
 }
 
+TEST_CASE("one that subscribes again and again makes a burst, and then a publication a second") {
+  PublisherSetup setup;
+  setup.publisher.hold("placement");
+  auto one = setup.peer();
+  REQUIRE(setup.next(one).size() == 3);
+  const auto start = std::chrono::steady_clock::now();
+  std::chrono::duration<double> took{};
+  while (took.count() < 3) {
+    one.set(zmq::sockopt::unsubscribe, "ds");
+    one.set(zmq::sockopt::subscribe, "ds");
+    run_for(setup.io, std::chrono::milliseconds(5));
+    took = std::chrono::steady_clock::now() - start;
+  }
+  CHECK(setup.joined >= 3);
+  CHECK(setup.joined <= 11 + took.count());
+  // And the last one to join is not forgotten.
+  const int served = setup.joined;
+  CHECK(run_until(setup.io, [&] { return setup.joined > served; }));
+}
+
+TEST_CASE("a peer that subscribes to everything but our topic is ended") {
+  PublisherSetup setup;
+  setup.publisher.hold("placement");
+  auto one = setup.peer();
+  REQUIRE(setup.next(one).size() == 3);
+  zmq::socket_t other(setup.context, zmq::socket_type::sub);
+  other.set(zmq::sockopt::linger, 0);
+  other.set(zmq::sockopt::reconnect_ivl, -1);
+  for (int i = 0; i < 200; ++i) other.set(zmq::sockopt::subscribe, "x" + std::to_string(i));
+  other.set(zmq::sockopt::subscribe, "ds");
+  other.connect(setup.publisher.endpoints()[0]);
+  bool heard = true;
+  CHECK(run_until(setup.io, [&] {
+    while (!receive(other).empty()) {
+    }
+    setup.publisher.heartbeat("beat");
+    run_for(setup.io, std::chrono::milliseconds(20));
+    heard = !receive(other).empty();
+    return !heard;
+  }));
+  while (!receive(one).empty()) {
+  }
+  setup.publisher.heartbeat("beat");
+  CHECK(setup.next(one).size() == 3);
+}
+
+TEST_CASE("one connection too many is ended, those that are there stay") {
+  zmq::context_t context;
+  boost::asio::io_context io;
+  Received received;
+  CountsLimits limits;
+  limits.peers.connections = 2;
+  CountsSubscriber subscriber(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr,
+                              received.handler(), limits);
+  std::vector<zmq::socket_t> peers;
+  for (int i = 0; i < 3; ++i) {
+    zmq::socket_t& peer = peers.emplace_back(context, zmq::socket_type::xpub);
+    peer.set(zmq::sockopt::linger, 0);
+    peer.set(zmq::sockopt::reconnect_ivl, -1);
+    peer.connect(subscriber.endpoints()[0]);
+    if (i < 2) REQUIRE(run_until(io, [&] { return receive(peer) == Frames{"\1ds"}; }));
+  }
+  CHECK(run_until(io, [&] { return received.ended == 1; }));
+  for (int i = 0; i < 2; ++i) send(peers[i], {"ds", encode_sequence(0), "x"});
+  CHECK(run_until(io, [&] { return received.payloads.size() == 2; }));
+}
+
 TEST_CASE("heartbeats are sent in the same sequence") {
   PublisherSetup setup;
   setup.publisher.hold("placement");

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/log.h"
+
+#include <catch2/catch.hpp>
+
+using namespace eplbd;
+
+TEST_CASE("what strangers cause is logged at a limited rate, and told how much was left out") {
+  LogLimit limit(std::chrono::seconds(10), 2);
+  const std::chrono::steady_clock::time_point start{};
+  CHECK(limit.admit(start) == 0);
+  CHECK(limit.admit(start + std::chrono::seconds(1)) == 0);
+  for (int i = 2; i < 10; ++i) CHECK_FALSE(limit.admit(start + std::chrono::seconds(i)));
+  CHECK(limit.admit(start + std::chrono::seconds(10)) == 8);
+  CHECK(limit.admit(start + std::chrono::seconds(10)) == 0);
+  CHECK_FALSE(limit.admit(start + std::chrono::seconds(19)));
+}

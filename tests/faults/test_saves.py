@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever happens to the disk, the clock or the process: what was named is saved, (term, version)
+never goes back, an id names one map, and it decides again once the fault is over."""
+
+import errno
+import os
+import unittest
+
+import numpy as np
+
+from harness import SHAPE, Daemon, DaemonTest, eventually
+from workers import Follower, Publisher, initial_map, skewed_load
+
+SHIM = os.environ.get("EPLBD_FAULT_SHIM")
+MOST_CALLS = 30  # of one save; far above what it takes
+
+
+@unittest.skipUnless(SHIM, "set EPLBD_FAULT_SHIM to the built shim")
+class Saves(DaemonTest):
+    def setUp(self):
+        self.subject = Daemon()
+        self.plan_file = self.subject.folder / "plan"
+        self.state = self.subject.folder / "state"
+        self.subject.environment = {
+            "LD_PRELOAD": SHIM,
+            "EPLBD_FAULT_FOLDER": str(self.state),
+            "EPLBD_FAULT_PLAN": str(self.plan_file),
+        }
+        self.addCleanup(self._end, self.subject)
+        self.subject.start()
+        self.named = {}  # (term, version) -> map, as any message or heartbeat said
+        self.highest = (0, 0)
+        self.beats = []  # what heartbeats named
+        self.lost = False  # generations of the state: older ones are named for a while
+        self.seed = 0
+        self.connect()
+
+    def connect(self):
+        self.worker = Publisher(self.subject.counts).connected()
+        self.worker.running = self.highest
+        self.follower = Follower(self.subject.placements)
+        self.addCleanup(self.worker.close)
+        self.addCleanup(self.follower.close)
+
+    def plan(self, text):
+        fresh = self.plan_file.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.rename(self.plan_file)
+
+    def look(self, timeout=0.02):
+        """Takes what was published, and checks that no name is used twice or goes back."""
+        self.follower.poll(timeout)
+        for message in self.follower.seen:
+            identity = message["term"], message["version"]
+            table = message["physical_to_logical"]
+            self.assertEqual(self.named.setdefault(identity, table), table, "one id, two maps")
+            if not self.lost:
+                self.assertGreaterEqual(identity, self.highest, "went back")
+            self.highest = max(identity, self.highest)
+        self.beats += [(beat["term"], beat["version"]) for beat in self.follower.heartbeats]
+        self.follower.seen.clear()
+        self.follower.heartbeats.clear()
+        self.worker.running = max(self.worker.running, self.highest)
+
+    def another_load(self):
+        self.seed += 1
+        self.load = skewed_load(self.seed, **SHAPE, sigma=1.0)
+
+    def until_newer(self, timeout=20):
+        before = self.highest
+
+        def newer():
+            self.worker.counts(self.load)
+            self.look()
+            return self.highest > before
+
+        eventually(newer, f"a placement above {before}", timeout)
+        self.assertLessEqual(set(self.beats), {(0, 0), *self.named}, "a name that nobody was sent")
+
+    def until_failed_or_ended(self):
+        """The plan's call was reached: the save failed, the process ended, or it needs fewer calls."""
+        failures = self.subject.metrics()("state_write_errors_total") or 0
+        before = self.highest
+
+        def done():
+            if self.subject.process.poll() is not None:
+                return "killed"
+            try:
+                self.worker.counts(self.load)
+                self.look()
+                if self.subject.metrics()("state_write_errors_total") > failures:
+                    return "failed"
+            except OSError:
+                return None
+            return "saved" if self.highest > before else None
+
+        return eventually(done, "the planned call, or a save without it", 20)
+
+    def restart(self):
+        if self.subject.process.poll() is None:
+            self.subject.kill()
+        self.worker.close()
+        self.follower.close()
+        self.subject.start()
+        (term, version), _ = self.subject.placement()
+        self.assertGreaterEqual((term, version), self.highest, "published, but not saved")
+        self.connect()
+
+    def each_call(self, error):
+        self.another_load()
+        self.until_newer()
+        for call in range(1, MOST_CALLS):
+            self.another_load()
+            self.plan(f"{call} {error}")
+            outcome = self.until_failed_or_ended()
+            self.plan("")
+            if outcome == "saved":
+                break
+            if outcome == "failed":
+                self.until_newer()
+            self.restart()
+            self.another_load()
+            self.until_newer()
+        self.assertEqual(outcome, "saved", "a save of so many calls?")
+        self.assertGreater(call, 5, "the calls of a save were not seen")
+
+    def test_killed_at_every_call_of_a_save(self):
+        self.each_call(0)
+
+    def test_every_call_of_a_save_fails_once(self):
+        self.each_call(errno.EIO)
+
+    def test_a_disk_that_is_full_or_read_only_or_breaks(self):
+        self.another_load()
+        self.until_newer()
+        for error in (errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT):
+            with self.subTest(errno.errorcode[error]):
+                self.another_load()
+                self.plan(f"0 {error}")
+                self.assertEqual(self.until_failed_or_ended(), "failed")
+                status = self.subject.get_json("/api/v1/status")
+                self.assertIn("cannot be saved", " ".join(status["problems"]))
+                self.assertEqual(self.subject.get("/healthz")[0], 200)
+                before = self.highest
+                self.look(0.5)
+                self.assertEqual(self.highest, before, "published while nothing can be saved")
+                self.plan("")
+                self.until_newer()
+                self.restart()
+
+    def test_without_hard_links(self):
+        """Nothing that a save does is a link(2): it works where there are none."""
+        self.another_load()
+        self.until_newer()
+        self.assertEqual({os.stat(entry).st_nlink for entry in self.state.iterdir()}, {1})
+
+    def test_an_adopted_placement_is_not_named_before_it_is_saved(self):
+        self.another_load()
+        self.until_newer()
+        self.plan(f"0 {errno.EIO}")
+        own = initial_map(**SHAPE)
+        own[:, [0, 1]] = own[:, [1, 0]]
+        above = (self.highest[0] + 1000, 7)
+        self.worker.running = above
+        self.worker.state(own, status="applied")
+        eventually(lambda: self.subject.metrics()("state_write_errors_total"), "a save failed")
+        self.follower.close()
+        self.follower = Follower(self.subject.placements)  # is sent what is in force
+        before = self.highest
+        eventually(lambda: self.follower.poll(0.05) or self.follower.seen, "the one in force")
+        self.look(1.2)  # and a heartbeat
+        self.assertEqual(self.highest, before)
+        self.worker.running = before
+        self.subject.kill()
+        self.plan("")
+        self.restart()
+        eventually(lambda: self.follower.poll(0.05) or self.follower.seen, "the one in force")
+        self.look()
+        self.worker.running = above
+        self.worker.state(own, status="applied")
+        self.named[above] = own.astype("<i4").tobytes()
+        eventually(lambda: self.subject.placement()[0] == above, "adopted, and saved")
+        self.another_load()
+        self.highest = above
+        self.until_newer()
+        self.assertGreater(self.highest[0], above[0], "a term of its own")
+
+    def test_damaged_at_once_with_the_clock_set_back(self):
+        """The newest generation, either one or both, is lost right after the first of a term."""
+        self.lost = True
+        self.another_load()
+        self.until_newer()
+        for lost in (["state"], ["state.previous"], ["state", "state.previous"]):
+            for shift in (0, -3600):
+                with self.subTest(lost=lost, shift=shift):
+                    self.subject.kill()
+                    for name in lost:
+                        damaged = bytearray((self.state / name).read_bytes())
+                        damaged[-1] ^= 1
+                        (self.state / name).write_bytes(damaged)
+                    self.plan(f"clock {shift}")
+                    self.worker.close()
+                    self.follower.close()
+                    self.subject.start()
+                    self.connect()
+                    if lost == ["state", "state.previous"]:
+                        # Only the workers know now: their state tells.
+                        table = np.frombuffer(self.named[self.highest], "<i4").reshape(4, -1)
+                        self.worker.state(table, status="applied")
+                        eventually(lambda: self.subject.placement()[0] >= self.highest, "adopted")
+                    self.another_load()
+                    self.until_newer(30)
+
+
+if __name__ == "__main__":
+    unittest.main()
