@@ -82,14 +82,9 @@ struct Served {
 
 Served serve(const Topology& topology, const Placement& placement, std::span<const double> loads) {
   Served served;
-  const auto gpus = gpu_loads(topology, placement, loads);
-  for (size_t first = 0; first < gpus.size(); first += topology.gpus) {
-    const auto begin = gpus.begin() + static_cast<ptrdiff_t>(first);
-    double sum = 0;
-    for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) sum += begin[gpu];
-    served.means += sum / topology.gpus;
-    served.peaks += *std::max_element(begin, begin + topology.gpus);
-  }
+  const Imbalance imbalance = imbalance_of(topology, placement, loads);
+  for (const double mean : imbalance.means) served.means += mean;
+  for (const double peak : imbalance.peaks) served.peaks += peak;
   return served;
 }
 

@@ -20,20 +20,19 @@ class Balance {
   // Adds a part of one step; returns the step's imbalance under this placement, 0 without load.
   double add(const Placement& placement, std::span<const double> loads, double part = 1) {
     const std::vector<double> served = gpu_loads(topology_, placement, loads);
+    const std::vector<double> fullest = imbalance_of(topology_, served).peaks;
     double means = 0;
     double peaks = 0;
     for (int32_t layer = 0; layer < topology_.layers; ++layer) {
       const double* gpus = served.data() + static_cast<size_t>(layer) * topology_.gpus;
       double tokens = 0;
-      double peak = 0;
       for (int32_t gpu = 0; gpu < topology_.gpus; ++gpu) {
         tokens += gpus[gpu] * topology_.gpu_speed(gpu);
-        peak = std::max(peak, gpus[gpu]);
       }
       means_[layer] += part * tokens / speed_;
-      peaks_[layer] += part * peak;
+      peaks_[layer] += part * fullest[layer];
       means += tokens / speed_;
-      peaks += peak;
+      peaks += fullest[layer];
     }
     return means > 0 ? peaks / means : 0;
   }

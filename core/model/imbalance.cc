@@ -40,6 +40,7 @@ Imbalance imbalance_of(const Topology& topology, std::span<const double> gpu_loa
   Imbalance result;
   result.layers.resize(topology.layers);
   result.peaks.resize(topology.layers);
+  result.means.resize(topology.layers);
   double peaks = 0;
   double means = 0;
   for (int32_t layer = 0; layer < topology.layers; ++layer) {
@@ -51,7 +52,7 @@ Imbalance imbalance_of(const Topology& topology, std::span<const double> gpu_loa
       peak = std::max(peak, load);
       sum += load;
     }
-    const double mean = sum / live_gpus;
+    const double mean = result.means[layer] = sum / live_gpus;
     if (mean > 0) result.layers[layer] = peak / mean;
     peaks += peak;
     means += mean;

@@ -21,7 +21,8 @@ struct Imbalance {
   // vLLM's balancedness (since its #51813) is 1 / this.
   double whole_model = 0;
   std::vector<double> layers;  // [layers] max / mean; 0 for a layer without load
-  std::vector<double> peaks;   // [layers] load of the fullest GPU, in tokens
+  std::vector<double> peaks;   // [layers] load of the fullest GPU
+  std::vector<double> means;   // [layers] of the GPUs' loads
 };
 
 // `gpu_loads` is [layers, gpus], already divided by speeds; GPUs in `gpus_down` count neither for

@@ -73,22 +73,14 @@ class Joint final : public ScratchPolicy {
   // Where the search stays far from its bound, `deepseek` may by chance have come closer.
   Placement with_lucky_layers(const Topology& topology, std::span<const double> loads,
                               std::span<const int32_t> gpus_down, const Placement& ours) const {
-    const auto peaks = [&](const Placement& placement) {
-      const auto per_gpu = gpu_loads(topology, placement, loads);
-      std::vector<double> most;
-      for (auto row = per_gpu.begin(); row != per_gpu.end(); row += topology.gpus) {
-        most.push_back(*std::max_element(row, row + topology.gpus));
-      }
-      return most;
-    };
     const ScratchPlacement greedy = make_deepseek(options_)->place(topology, loads, gpus_down);
     const Placement theirs =
         repair_duplicates(topology, greedy.placement, loads, greedy.hierarchical);
     std::vector<int32_t> map = ours.map();
-    const auto our_peak = peaks(ours);
-    const auto their_peak = peaks(theirs);
+    const auto our_peaks = imbalance_of(topology, ours, loads).peaks;
+    const auto their_peaks = imbalance_of(topology, theirs, loads).peaks;
     for (int32_t layer = 0; layer < topology.layers; ++layer) {
-      if (their_peak[layer] >= our_peak[layer]) continue;
+      if (their_peaks[layer] >= our_peaks[layer]) continue;
       const auto row = theirs.layer(layer);
       std::copy(row.begin(), row.end(),
                 map.begin() + static_cast<ptrdiff_t>(layer) * topology.slots);

@@ -14,6 +14,7 @@ TEST_CASE("a candidate is measured under the same load, from the placement in fo
   const Measured measured = measure(topology, in_force, loads, {});
   CHECK(measured.tokens == 100);
   CHECK(measured.imbalance.peaks == std::vector<double>{16, 10, 50});
+  CHECK(measured.imbalance.means == std::vector<double>{10, 10, 30});
   CHECK(measured.imbalance.whole_model == Approx(76.0 / 50));
 
   const Placement next(topology, {0, 2, 1, 3, 0, 1, 2, 3, 0, 2, 1, 3});
