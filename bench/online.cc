@@ -1,10 +1,10 @@
 // The online comparison on a folder of traces: what is served, and what it costs in moves.
-//   bench_online FOLDER [PICTURE.svg]       or EPLBD_TRACES=FOLDER
-// Every FOLDER/*.npy, [steps, layers, experts], a step a second: static, DeepSeek's algorithm and
-// its evolved successor rebuilding at intervals from as many steps, `incremental` under one
-// configuration and under others that move less and more, and what is possible at all. Tables in
-// Markdown on standard output.
-// SPDX-License-Identifier: Apache-2.0
+//   bench_online FOLDER [PICTURE.svg [GPUSxSLOTS ...]]       or EPLBD_TRACES=FOLDER
+// Every FOLDER/*.npy, [steps, layers, experts], a step a second, in the shapes given (default: 32,
+// 72 and 144 GPUs with 32 redundant experts, small models 8 GPUs with 8): static, DeepSeek's
+// algorithm and its evolved successor rebuilding at intervals from as many steps, `incremental`
+// under one configuration and under others that move less and more, and what is possible at all.
+// Tables in Markdown on standard output. SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -36,15 +36,39 @@ struct Result {
   double p99_seconds = 0;
 };
 
-// The shapes that traces of these models are served in; a fleet of one node for small models.
-Topology shape_of(const TraceFile& trace) {
-  Topology topology;
-  topology.layers = trace.layers();
-  topology.logical_experts = trace.experts();
-  const bool large = topology.logical_experts >= 128;
-  topology.gpus = large ? 32 : 8;
-  topology.slots = topology.logical_experts + (large ? 32 : 8);
-  return topology;
+struct Shape {
+  int32_t gpus;
+  int32_t slots;
+};
+
+// What large models are served on: four nodes, a rack, and two; a node for small ones.
+std::vector<Shape> usual_shapes(int32_t experts) {
+  if (experts < 128) return {{8, experts + 8}};
+  return {{32, experts + 32}, {72, experts + 32}, {144, experts + 32}};
+}
+
+Shape parse_shape(const std::string& text) {
+  Shape shape{};
+  int used = 0;
+  const int read = std::sscanf(text.c_str(), "%dx%d%n", &shape.gpus, &shape.slots, &used);
+  if (read != 2 || static_cast<size_t>(used) != text.size()) {
+    throw std::runtime_error("\"" + text + "\" is not GPUSxSLOTS, as 72x288");
+  }
+  return shape;
+}
+
+// In the shapes in which the trace's model can be served.
+std::vector<Topology> topologies_of(const TraceFile& trace, const std::vector<Shape>& given) {
+  std::vector<Topology> topologies;
+  for (const Shape& shape : given.empty() ? usual_shapes(trace.experts()) : given) {
+    Topology topology;
+    topology.layers = trace.layers();
+    topology.logical_experts = trace.experts();
+    topology.gpus = shape.gpus;
+    topology.slots = shape.slots;
+    if (topology.problems().empty()) topologies.push_back(topology);
+  }
+  return topologies;
 }
 
 // `most_moves` of the whole trace, which must be shorter than an hour; 0: any.
@@ -277,8 +301,8 @@ void print_frontier(const std::vector<Series>& all, int64_t moves) {
   std::fflush(stdout);
 }
 
-void compare(const std::string& name, const TraceFile& trace, OnlinePicture& picture) {
-  const Topology topology = shape_of(trace);
+void compare(const std::string& name, const TraceFile& trace, const Topology& topology,
+             OnlinePicture& picture) {
   ApplyTable table(name + ": " + std::to_string(topology.layers) + " layers, " +
                    std::to_string(topology.logical_experts) + " experts, " +
                    std::to_string(topology.slots) + " slots, " + std::to_string(topology.gpus) +
@@ -308,7 +332,7 @@ void compare(const std::string& name, const TraceFile& trace, OnlinePicture& pic
   auto& points = all.back().points;
   std::sort(points.begin(), points.end(),
             [](const auto& a, const auto& b) { return a.moves < b.moves; });
-  picture.add(name, all, limit);
+  picture.add(name + ", " + std::to_string(topology.gpus) + " GPUs", all, limit);
   const double rebuild = rebuild_seconds(trace, topology);
   std::printf("\nDecide p99 %.2f ms: %.1f times one `deepseek` rebuild (%.2f ms).\n",
               ours.front().p99_seconds * 1e3, ours.front().p99_seconds / rebuild, rebuild * 1e3);
@@ -327,11 +351,17 @@ int run(int count, char** arguments) {
     if (entry.path().extension() == ".npy") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
+  std::vector<Shape> shapes;
+  for (int i = 3; i < count; ++i) shapes.push_back(parse_shape(arguments[i]));
   OnlinePicture picture;
   for (const auto& file : files) {
     const TraceFile trace(file.string());
-    if (trace.steps() < 2) continue;  // a load, not a trace
-    compare(file.stem().string(), trace, picture);
+    const std::vector<Topology> topologies = topologies_of(trace, shapes);
+    if (trace.steps() < 2 || topologies.empty()) continue;  // a load, not a trace
+    picture.begin_row();
+    for (const Topology& topology : topologies) {
+      compare(file.stem().string(), trace, topology, picture);
+    }
   }
   if (count > 2) picture.write(arguments[2]);
   return 0;

@@ -1,4 +1,4 @@
-// The picture of bench_online: balancedness against moves, a panel a trace.
+// The picture of bench_online: balancedness against moves, a row a trace and a panel a shape.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -24,12 +24,15 @@ struct Series {
 // SVG; all panels have the same series, told apart in a legend.
 class OnlinePicture {
  public:
+  void begin_row();  // of what is added from here on
   // `limit`: the balancedness that no policy can exceed.
-  void add(const std::string& trace, const std::vector<Series>& series, double limit);
+  void add(const std::string& title, const std::vector<Series>& series, double limit);
   void write(const std::string& file) const;
 
  private:
-  int panels_ = 0;
+  int rows_ = 0;
+  int columns_ = 0;  // of the last row
+  int widest_ = 0;
   std::vector<std::string> names_;
   std::ostringstream svg_;
 };
