@@ -74,6 +74,7 @@ Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& option
       balancer_(make_balancer(options.balancer)),
       sources_(topology_, source_rules(options), rate_half_life(options.window)),
       window_(topology_, options.window),
+      jump_(topology_),
       group_(topology_, state_.placements, state_.gpus_empty),
       gain_(topology_),
       clock_ahead_(now.unix_seconds - to_seconds(now.steady.time_since_epoch())),
@@ -91,6 +92,7 @@ IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
   const IngestResult result = sources_.admit(report, now.steady);
   if (result.counts.empty()) return result;
   window_.add(result.counts, result.covered, now.steady);
+  jump_.add(result.counts, result.covered, now.steady, sources_.surprise_of(report.source));
   gain_.add(result.counts);
   if (!result.gpu_tokens.empty()) {
     if (!gpu_window_) {
@@ -134,7 +136,7 @@ ObserveResult Rebalancer::observe(const StateReport& report, Now now) {
 
 ObserveResult Rebalancer::advance(Now now) {
   follow_clock(now);
-  window_.tick(now.steady);
+  follow_jump(now);
   sources_.forget_silent(now.steady);
   while (!state_.spent.empty() &&
          date(now.steady) - state_.spent.front().unix_seconds >= kHourSeconds) {
@@ -164,9 +166,11 @@ bool Rebalancer::record(const Decision& decision) {
   const TimePoint now = decision.now.steady;
   if (decision.publish_again) group_.published_again(now);
   if (decision.verdict == Verdict::would_update) shadowed_at_ = now;
+  const bool cooling = cooling_down(now);
+  if (decision.solved || decision.verdict == Verdict::balanced) jumped_at_.reset();
   if (decision.update) {
     in_vain_.reset();
-  } else if (decision.solved) {
+  } else if (decision.solved && !cooling) {
     in_vain_ = {now, decision.imbalance, {decision.verdict, decision.detail}};
   }
   if (!publishes(decision)) return true;

@@ -18,6 +18,7 @@
 #include "core/decide/gain_tracker.h"
 #include "core/decide/problem.h"
 #include "core/load/adaptive_window.h"
+#include "core/load/jump_detector.h"
 #include "core/model/placement.h"
 #include "core/model/placement_log.h"
 #include "core/model/time.h"
@@ -178,7 +179,13 @@ class Rebalancer {
   void follow_clock(Now now);
   void note_gpus();
   bool lacks_counts(Now now) const;
+
+  // rebalancer_cooldown.cc
+  void follow_jump(Now now);
   Duration cooldown() const;
+  bool cooling_down(TimePoint now) const;
+  Rule check_cooldown(TimePoint now) const;
+  double least_gain(TimePoint now) const;
 
   // rebalancer_plan.cc
   static Decision answered(Decision decision, Answer answer);
@@ -204,6 +211,8 @@ class Rebalancer {
   std::unique_ptr<const Balancer> balancer_;
   SourceTable sources_;
   AdaptiveWindow window_;
+  JumpDetector jump_;
+  std::optional<TimePoint> jumped_at_;    // the load; it is not answered yet
   std::optional<LoadWindow> gpu_window_;  // measured tokens [layers, gpus]
   GroupState group_;
   GainTracker gain_;

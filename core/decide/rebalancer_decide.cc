@@ -18,11 +18,6 @@ bool is_unpublishable(const Topology& topology, const PlacementUpdate& update) {
   return find_violation(topology, update.placement, rules).has_value();
 }
 
-// So many updates in a row that gained nothing make it slow down, twice as much for each further.
-constexpr int32_t kUnpaidBeforeSlower = 3;
-constexpr int32_t kMostDoublings = 6;
-constexpr Duration kLeastSlowCooldown = std::chrono::seconds(1);
-
 // A search in vain is not repeated at every tick; unless the imbalance grew by what is worth it.
 constexpr Duration kSearchAgain = std::chrono::milliseconds(900);
 
@@ -44,13 +39,6 @@ bool Rebalancer::gpus_to_change() const {
     if (is_empty(topology_, next, gpu) != down) return true;
   }
   return false;
-}
-
-Duration Rebalancer::cooldown() const {
-  const int32_t excess = gain_.unpaid() - kUnpaidBeforeSlower + 1;
-  if (excess <= 0) return options_.trigger.cooldown;
-  return std::max(options_.trigger.cooldown, kLeastSlowCooldown) *
-         (int64_t{1} << std::min(excess, kMostDoublings));
 }
 
 Measured Rebalancer::measure_now(Now now) const {
@@ -95,16 +83,7 @@ Rebalancer::Rule Rebalancer::check_trigger(const Decision& decision) const {
   const TimePoint now = decision.now.steady;
   if (group_.failed() || group_.overdue()) return Answer{Verdict::apply_failed, group_.failure()};
   if (group_.pending()) return Answer{Verdict::applying, "the group is applying the placement"};
-  const auto last = std::max(group_.applied_at(), shadowed_at_);
-  if (now < hold_until_ || (last && now - *last < cooldown())) {
-    std::string detail = last ? "the last placement was applied less than " +
-                                    number(to_seconds(cooldown())) + " s ago"
-                              : "just started: waiting for workers to say what they run";
-    if (last && gain_.unpaid() >= kUnpaidBeforeSlower) {
-      detail += "; the last " + std::to_string(gain_.unpaid()) + " updates did not pay";
-    }
-    return Answer{Verdict::cooling_down, std::move(detail)};
-  }
+  if (Rule rule = check_cooldown(now)) return rule;
   // A layer is enough: min_gain tells whether it is worth it. The whole model's is never above it.
   if (decision.worst_layer <= options_.trigger.imbalance) {
     return Answer{Verdict::balanced, "imbalance " + number(decision.imbalance) +
@@ -208,7 +187,7 @@ Decision Rebalancer::decide(Now now) const {
   MoveBudget budget = budget_of_an_update();
   if (Rule rule = check_limits(decision, budget)) return stop(std::move(*rule));
   if (Rule rule = check_last_search(decision)) return stop(std::move(*rule));
-  return search(measured, {UpdateReason::threshold, budget, options_.trigger.min_gain},
+  return search(measured, {UpdateReason::threshold, budget, least_gain(now.steady)},
                 std::move(decision));
 }
 

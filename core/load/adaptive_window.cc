@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/load/adaptive_window.h"
 
+#include <utility>
+
 namespace eplbd {
 namespace {
 
@@ -18,10 +20,22 @@ AdaptiveWindow::AdaptiveWindow(const Topology& topology, const WindowOptions& op
 
 void AdaptiveWindow::add(std::span<const uint32_t> counts, Duration covered, TimePoint now) {
   std::visit([&](auto& window) { window.add(counts, covered, now); }, window_);
+  changed_ = changed_ || std::holds_alternative<LoadWindow>(window_);
 }
 
-void AdaptiveWindow::tick(TimePoint now) {
-  if (auto* const forecast = std::get_if<LoadForecast>(&window_)) forecast->tick(now);
+void AdaptiveWindow::jump(std::span<const double> loads, Duration covered, TimePoint now) {
+  if (auto* const forecast = std::get_if<LoadForecast>(&window_)) {
+    forecast->jump(loads, covered, now);
+  } else {
+    std::get<LoadWindow>(window_).restart(loads, covered, now);
+  }
+  changed_ = true;
+}
+
+bool AdaptiveWindow::tick(TimePoint now) {
+  auto* const forecast = std::get_if<LoadForecast>(&window_);
+  const bool folded = forecast && forecast->tick(now);
+  return std::exchange(changed_, false) || folded;
 }
 
 void AdaptiveWindow::read(TimePoint now, std::span<double> loads) const {

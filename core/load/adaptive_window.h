@@ -27,8 +27,13 @@ class AdaptiveWindow {
   // As LoadWindow::add: counts [layers, logical_experts].
   void add(std::span<const uint32_t> counts, Duration covered, TimePoint now);
 
+  // The load jumped: these loads [layers, logical_experts] are what came over the `covered` time
+  // since, and instead of what was added in it.
+  void jump(std::span<const double> loads, Duration covered, TimePoint now);
+
   // Once before each decision: what came since is scored and taken in, where memory tunes itself.
-  void tick(TimePoint now);
+  // True: read() has changed since the last call, other than by decay.
+  bool tick(TimePoint now);
 
   void read(TimePoint now, std::span<double> loads) const;  // [layers, logical_experts]
   double tokens(TimePoint now) const;
@@ -41,6 +46,7 @@ class AdaptiveWindow {
 
  private:
   std::variant<LoadWindow, LoadForecast> window_;
+  bool changed_ = false;
 };
 
 }  // namespace eplbd

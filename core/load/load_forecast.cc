@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <numeric>
 
 #include "core/load/load_window.h"
 
@@ -65,11 +66,19 @@ void LoadForecast::add(std::span<const uint32_t> counts, Duration covered, TimeP
   pending_longest_ = std::max(pending_longest_, covered);
 }
 
-void LoadForecast::tick(TimePoint now) {
-  if (pending_tokens_ == 0) return;
+bool LoadForecast::tick(TimePoint now) {
+  if (pending_tokens_ == 0) return false;
   const Duration wait = std::min(pending_longest_, kLongestWait);
-  if (folded_at_ && to_seconds(now - *folded_at_) < kEarly * to_seconds(wait)) return;
-  fold(now);
+  if (folded_at_ && to_seconds(now - *folded_at_) < kEarly * to_seconds(wait)) return false;
+  fold(now, false);
+  return true;
+}
+
+void LoadForecast::jump(std::span<const double> loads, Duration covered, TimePoint now) {
+  std::copy(loads.begin(), loads.end(), pending_.begin());
+  pending_tokens_ = std::accumulate(loads.begin(), loads.end(), 0.0);
+  pending_covered_ = pending_tokens_ * to_seconds(covered);
+  if (pending_tokens_ > 0) fold(now, true);
 }
 
 void LoadForecast::read(TimePoint now, std::span<double> loads) const {
@@ -106,9 +115,9 @@ double LoadForecast::error() const { return std::sqrt(squared_error_); }
 
 Duration LoadForecast::half_life() const { return memories_[outside_].half_life; }
 
-void LoadForecast::fold(TimePoint now) {
+void LoadForecast::fold(TimePoint now, bool jumped) {
   std::vector<float> load(pending_.size());
-  const double tokens = normalise_pending(load);
+  const double tokens = normalise_pending(load, jumped);
   score(load, tokens);
   doubt_what_came_before(tokens);
   absorb(load, tokens, now);
@@ -121,7 +130,7 @@ void LoadForecast::fold(TimePoint now) {
 }
 
 // What came, in mean expert loads. A layer without tokens says nothing: it did as was expected.
-double LoadForecast::normalise_pending(std::span<float> load) {
+double LoadForecast::normalise_pending(std::span<float> load, bool jumped) {
   predict(load);
   double squares = 0;
   for (size_t layer = 0; layer < layers_; ++layer) {
@@ -140,6 +149,7 @@ double LoadForecast::normalise_pending(std::span<float> load) {
     squares /= static_cast<double>(load.size());
     const double weighed = squares * pending_tokens_;
     surprise_ = usual_error_ == 0 ? 0 : weighed / usual_error_ - 1;
+    if (jumped) return pending_tokens_;
     const double bounded = usual_error_ == 0 ? weighed : std::min(weighed, 2 * usual_error_);
     const double kept = weighed < usual_error_ ? kErrorKept : kUsualKept;
     usual_error_ = usual_error_ == 0 ? weighed : kept * usual_error_ + (1 - kept) * bounded;

@@ -25,9 +25,12 @@ class LoadForecast {
   // As LoadWindow::add. Takes effect with the next fold.
   void add(std::span<const uint32_t> counts, Duration covered, TimePoint now);
 
+  // As AdaptiveWindow::jump: folded at once, and no error of the forecasts, which could not know.
+  void jump(std::span<const double> loads, Duration covered, TimePoint now);
+
   // Folds what came into the memories, as soon as it covers the interval at which sources report:
-  // sooner, some would speak for all.
-  void tick(TimePoint now);
+  // sooner, some would speak for all. True: it did.
+  bool tick(TimePoint now);
 
   // Expected load [layers, logical_experts], in the tokens that half_life() holds.
   void read(TimePoint now, std::span<double> loads) const;
@@ -57,8 +60,8 @@ class LoadForecast {
     double outside_error = 0;
   };
 
-  void fold(TimePoint now);
-  double normalise_pending(std::span<float> load);
+  void fold(TimePoint now, bool jumped);
+  double normalise_pending(std::span<float> load, bool jumped);
   void score(std::span<const float> load, double tokens);
   void doubt_what_came_before(double tokens);
   void absorb(Memory& memory, std::span<const float> load, std::span<const double> position,

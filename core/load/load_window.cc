@@ -34,6 +34,18 @@ void LoadWindow::add(std::span<const uint32_t> counts, Duration covered, TimePoi
   tokens_ += scale * static_cast<double>(sum);
 }
 
+void LoadWindow::restart(std::span<const double> loads, Duration covered, TimePoint now) {
+  assert(loads.size() == cells_.size());
+  started_ = true;
+  origin_ = now;
+  tokens_ = 0;
+  const double scale = spread_weight(std::log(2.0) / to_seconds(half_life_), covered);
+  for (size_t i = 0; i < loads.size(); ++i) {
+    cells_[i] = scale * loads[i];
+    tokens_ += cells_[i];
+  }
+}
+
 void LoadWindow::read(TimePoint now, std::span<double> loads) const {
   assert(loads.size() == cells_.size());
   const double scale = std::exp2(-age(now));

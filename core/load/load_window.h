@@ -23,6 +23,10 @@ class LoadWindow {
   // Requires: covered >= 0; `now` not before that of an earlier call.
   void add(std::span<const uint32_t> counts, Duration covered, TimePoint now);
 
+  // Forgets what came before: these loads [cells] are what came over the `covered` time that ends
+  // at `now`.
+  void restart(std::span<const double> loads, Duration covered, TimePoint now);
+
   // Decayed tokens of each cell [cells] as of `now`.
   void read(TimePoint now, std::span<double> loads) const;
   double tokens(TimePoint now) const;  // their sum

@@ -11,6 +11,10 @@
 namespace eplbd {
 namespace {
 
+// A source that is silent for so many of its intervals is waited for no longer, nor is one that
+// reports less often than this.
+constexpr double kLate = 1.25;
+constexpr Duration kLongestWait = std::chrono::seconds(10);
 constexpr double kLongestSpread = 10.0 * 365 * 86400;  // seconds: no overflow, no more effect
 
 // No forward pass takes less than 10 ms for long where nothing is known of a source yet.
@@ -221,6 +225,7 @@ IngestResult SourceTable::admit(const CountsReport& report, TimePoint now) {
   sum_rows(result);
   result.covered = from_seconds(std::min(covered, kLongestSpread));
   result.counts = counts_;
+  source->interval = result.covered;
   if (!report.gpu_tokens.empty()) result.gpu_tokens = gpu_tokens_;
   add_steps(report.steps, result.covered, now, *source);
   tokens_.add(static_cast<double>(result.tokens), result.covered, now, half_life_);
@@ -281,6 +286,18 @@ std::optional<PlacementId> SourceTable::agreed_placement(TimePoint now) const {
     agreed = source.running;
   }
   return agreed;
+}
+
+std::vector<std::string_view> SourceTable::awaited(TimePoint since, TimePoint now) const {
+  std::vector<std::string_view> names;
+  for (const auto& [name, source] : sources_) {
+    const bool told = source.counts.at() >= since;
+    if (!live(source, now) || told || source.interval > kLongestWait) continue;
+    const double silent = to_seconds(now - source.counts.at());
+    if (silent <= kLate * to_seconds(source.interval)) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 double SourceTable::tokens_per_gpu_step(TimePoint now) const {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/load/decayed_sum.h"
+#include "core/load/jump_detector.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
 #include "core/workers/stream.h"
@@ -55,7 +56,9 @@ struct Source {
   std::vector<uint32_t> counter;  // running counter; empty: sends deltas
   std::vector<uint32_t> gpu_counter;
   DecayedSum steps;
-  DecayedSum seconds;  // that its steps were made in
+  DecayedSum seconds;   // that its steps were made in
+  Duration interval{};  // that its newest counts cover
+  UsualSurprise surprise;
 };
 
 class SourceTable {
@@ -79,6 +82,13 @@ class SourceTable {
   std::optional<PlacementId> agreed_placement(TimePoint now) const;
   // Tokens of a layer per forward pass of the group per GPU, on the window.
   double tokens_per_gpu_step(TimePoint now) const;
+  // Live sources that sent no counts since then and are still expected to: not silent for longer
+  // than they usually are.
+  std::vector<std::string_view> awaited(TimePoint since, TimePoint now) const;
+  // How surprising the counts of one are. Requires: it is known.
+  UsualSurprise& surprise_of(std::string_view source) {
+    return sources_.find(source)->second.surprise;
+  }
 
   struct Hash : std::hash<std::string_view> {
     using is_transparent = void;

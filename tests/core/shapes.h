@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 #include <random>
 #include <span>
 #include <string>
@@ -45,6 +46,17 @@ inline std::vector<double> skewed_loads(const Topology& topology, uint32_t seed,
   std::lognormal_distribution<double> draw(5.0, sigma);
   std::vector<double> loads(static_cast<size_t>(topology.layers) * topology.logical_experts);
   for (double& load : loads) load = draw(random);
+  return loads;
+}
+
+// The same in every layer, as each token passes all of them: so many tokens.
+inline std::vector<double> routed_loads(const Topology& topology, uint32_t seed, double tokens,
+                                        double sigma = 1.0) {
+  std::vector<double> loads = skewed_loads(topology, seed, sigma);
+  for (auto row = loads.begin(); row != loads.end(); row += topology.logical_experts) {
+    const double sum = std::accumulate(row, row + topology.logical_experts, 0.0);
+    for (auto load = row; load != row + topology.logical_experts; ++load) *load *= tokens / sum;
+  }
   return loads;
 }
 
