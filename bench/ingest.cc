@@ -106,7 +106,7 @@ Result ours(const Topology& topology, uint64_t messages, uint64_t sources,
             const std::string& directory) {
   zmq::context_t context;
   boost::asio::io_context io;
-  const StateFile file(directory, "ds", topology);
+  StateFile file(directory, "ds", topology);
   Background background(io);
   Metrics metrics("ds", topology, "bench");
   PlacementPublisher publisher(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr,

@@ -166,11 +166,12 @@ bool Rebalancer::record(const Decision& decision) {
   const TimePoint now = decision.now.steady;
   if (decision.publish_again) group_.published_again(now);
   if (decision.verdict == Verdict::would_update) shadowed_at_ = now;
-  const bool cooling = cooling_down(now);
+  // Too little for a jump's answer, which must bring more than an update after the cooldown.
+  const bool jump_only = decision.verdict == Verdict::gain_too_small && cooling_down(now);
   if (decision.solved || decision.verdict == Verdict::balanced) jumped_at_.reset();
   if (decision.update) {
     in_vain_.reset();
-  } else if (decision.solved && !cooling) {
+  } else if (decision.solved && !jump_only) {
     in_vain_ = {now, decision.imbalance, {decision.verdict, decision.detail}};
   }
   if (!publishes(decision)) return true;

@@ -55,7 +55,7 @@ TEST_CASE("a counts message allocates nothing once warm") {
   const Folder folder;
   zmq::context_t context;
   boost::asio::io_context io;
-  const StateFile file(folder.path(), "ds", topology);
+  StateFile file(folder.path(), "ds", topology);
   Background background(io);
   Metrics metrics("ds", topology, "test");
   PlacementPublisher publisher(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr,

@@ -127,6 +127,23 @@ class ApplyProtocol(DaemonTest):
             self.report(identity, table, "applied")
             eventually(lambda: self.count() or self.subject.metrics()("workers_behind") == 0, "")
 
+    def test_a_slot_out_of_range_is_named_until_it_is_gone(self):
+        for expert in (EXPERTS, -2):
+            with self.subTest(expert):
+                self.begin(trigger={"imbalance": 50, "settle": 49})
+                own = INITIAL.copy()
+                own[2, 3] = expert
+                self.report((0, 0), own, "idle")
+                identity, table = self.update()
+                self.assertEqual(self.follower.message["reason"], "repaired")
+                self.assertEqual(violations(table, EXPERTS, GPUS), [])
+                named = f"head reports 0.0 with a map that breaks a rule: layer 2: slot 3 holds expert {expert}"
+                problems = lambda: self.subject.get_json("/api/v1/status")["problems"]
+                self.assertIn(named, " ".join(problems()))
+                self.assertEqual(self.subject.metrics().by_label("problems", "kind")["broken_map"], 1)
+                self.report(identity, table, "applied")
+                eventually(lambda: self.count() or not problems(), "no problem")
+
     def test_a_reporter_of_another_shape_that_fell_silent_is_forgotten(self):
         self.begin(workers={"timeout": "1s", "apply_timeout": "1s"})
         self.report((0, 0), initial_map(4, 32, 48), "idle", slots=48)

@@ -14,6 +14,7 @@ namespace {
 
 constexpr Duration kFirstPause = std::chrono::seconds(5);      // after an update that was forced
 constexpr Duration kLongestSilence = std::chrono::seconds(3);  // between two decisions
+constexpr Duration kLongestWithoutReport = std::chrono::seconds(8);
 constexpr Duration kSlack = std::chrono::milliseconds(1);
 
 std::string name_of(PlacementId id) { return fmt::format("({}, {})", id.term, id.version); }
@@ -150,6 +151,10 @@ void Judge::check_settled(Now now, PlacementId running, double tokens_per_second
   if (rebalancer.live_sources(now) != scenario_.sources) {
     fail("every source is heard again",
          fmt::format("{} of {} live", rebalancer.live_sources(now), scenario_.sources));
+  }
+  const auto reported = rebalancer.group().reported_at();
+  if (scenario_.reports && (!reported || now.steady - *reported > kLongestWithoutReport)) {
+    fail("reports of the group are heard again", detail);
   }
   switch (verdict) {
     case Verdict::observing:
