@@ -51,7 +51,8 @@ void Rebalancer::follow_jump(Now now) {
     if (!sources_.awaited(*since, now.steady).empty()) return;
     std::vector<double> loads(static_cast<size_t>(topology_.layers) * topology_.logical_experts);
     if (const auto ago = jump_.settle(now.steady, loads)) {
-      window_.jump(loads, *ago, now.steady);
+      // Who only measures is told all that came, decayed, whatever the load does.
+      if (mode() != Mode::observe) window_.jump(loads, *ago, now.steady);
       jumped_at_ = now.steady - *ago;
     }
     if (jump_.gathered_since()) return;
