@@ -96,12 +96,13 @@ void PairCounts::recount(int32_t expert, int32_t by) {
   const auto first = place_of(weight_[expert] / before);
   count_[expert] += by;
   const int32_t share = weight_[expert] / count_[expert];
-  const auto place = place_of(share);
   if (by < 0) {  // heavier: before those that were
+    const auto place = place_of(share);
     std::move_backward(place, first, first + count_[expert]);
     std::fill_n(place, count_[expert], share);
     shares_.erase(first + count_[expert]);
-  } else {
+  } else {  // lighter, or in fixed point as light: behind all that are
+    const auto place = std::upper_bound(first, shares_.end(), share, std::greater<>());
     std::move(first + before, place, first);
     std::fill(place - before, place, share);
     shares_.insert(place, share);

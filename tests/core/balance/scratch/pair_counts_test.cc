@@ -65,6 +65,20 @@ TEST_CASE("moves of replicas end at the best counts", "[pair_counts]") {
   CHECK(best >= 95);
 }
 
+TEST_CASE("experts without load, or with next to none, take and give replicas", "[pair_counts]") {
+  Random random(7);
+  for (int i = 0; i < 200; ++i) {
+    constexpr int32_t kGpus = 8;
+    auto weights = random_weights(10, 1, random);
+    for (size_t idle = 0; idle < 4; ++idle) weights[idle] = idle * 1e-12;
+    std::vector<int32_t> counts = {2, 2, 2, 2, 2, 2, 1, 1, 1, 1};
+    PairCounts().improve(weights, kGpus, 0, 500, random, counts);
+    CHECK(std::accumulate(counts.begin(), counts.end(), 0) == 2 * kGpus);
+    CHECK(*std::min_element(counts.begin(), counts.end()) >= 1);
+    CHECK(*std::max_element(counts.begin(), counts.end()) <= kGpus);
+  }
+}
+
 TEST_CASE("counts stay as they are where there is nothing to move or to win", "[pair_counts]") {
   Random random(1);
   std::vector<int32_t> single(8, 1);
