@@ -30,10 +30,10 @@ struct Watch {
 
   std::vector<uint32_t> draw(double part, double bursts = 0) {
     std::vector<uint32_t> counts;
-    std::normal_distribution<double> burst(0, bursts);
+    std::normal_distribution<double> normal;
     for (size_t i = 0; i < before.size(); ++i) {
       const double mean = scale * (part * after[i] + (1 - part) * before[i]);
-      const double rate = bursts > 0 ? mean * std::exp(burst(random)) : mean;
+      const double rate = bursts > 0 ? mean * std::exp(bursts * normal(random)) : mean;
       counts.push_back(std::poisson_distribution<uint32_t>(rate)(random));
     }
     return counts;
