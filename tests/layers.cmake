@@ -14,6 +14,7 @@ set(rooms
   "core/balance/scratch=core/(balance|model)"
   "core/balance/published=core/(balance|model)"
   "core/decide=core/(balance|workers|load|model)"
+  "lib=core/[a-z]+"
   "config=core/[a-z]+"
   "metrics=core/[a-z]+"
   "daemon/formats=core/[a-z]+"
@@ -21,7 +22,7 @@ set(rooms
   "daemon/store=daemon/formats|core/[a-z]+"
   "daemon=daemon/[a-z]+|config|metrics|core/[a-z]+"
   "eplbctl=daemon|daemon/[a-z]+|config|metrics|core/[a-z]+")
-set(ours "^(core|config|metrics|daemon|eplbctl|tests|bench)/")
+set(ours "^(core|lib|config|metrics|daemon|eplbctl|tests|bench)/")
 set(failures "")
 
 function(check_file source folder allowed)
@@ -49,7 +50,7 @@ function(check_file source folder allowed)
   set(failures "${failures}" PARENT_SCOPE)
 endfunction()
 
-foreach(top core config metrics daemon eplbctl)
+foreach(top core lib config metrics daemon eplbctl)
   file(GLOB_RECURSE sources RELATIVE ${SOURCE} ${SOURCE}/${top}/*.h ${SOURCE}/${top}/*.cc)
   foreach(source IN LISTS sources)
     cmake_path(GET source PARENT_PATH folder)
@@ -68,7 +69,7 @@ foreach(top core config metrics daemon eplbctl)
 endforeach()
 
 # A test that no list of sources names would never run.
-foreach(library core config metrics daemon eplbctl)
+foreach(library core lib config metrics daemon eplbctl)
   file(READ ${SOURCE}/tests/${library}/CMakeLists.txt listed)
   file(GLOB_RECURSE tests RELATIVE ${SOURCE}/tests/${library} ${SOURCE}/tests/${library}/*_test.cc)
   foreach(test IN LISTS tests)
