@@ -49,7 +49,7 @@ Topology topology_of(const eplb_topology* given) {
   return topology;
 }
 
-BalancerOptions balancer_of(eplb_policy policy, eplb_hierarchical hierarchical, uint64_t seed) {
+BalancerOptions balancer_of(int32_t policy, int32_t hierarchical, uint64_t seed) {
   if (policy < EPLB_DEEPSEEK || policy > EPLB_INCREMENTAL) {
     reject("policy", "is " + std::to_string(policy) + ", none of the policies");
   }

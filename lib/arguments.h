@@ -89,7 +89,7 @@ void put_sized(Struct* out, Struct value, const char* argument) {
 }
 
 Topology topology_of(const eplb_topology* topology);
-BalancerOptions balancer_of(eplb_policy policy, eplb_hierarchical hierarchical, uint64_t seed);
+BalancerOptions balancer_of(int32_t policy, int32_t hierarchical, uint64_t seed);
 // [layers, logical_experts] at `loads`.
 std::span<const double> loads_of(const Topology& topology, const double* loads);
 // A map in force, which may be any: an expert without a slot, GPUs that hold nothing.

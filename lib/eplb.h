@@ -43,7 +43,7 @@ typedef struct eplb_error {
 
 /* "1.0.0": of the library that runs, which may be newer than this header. */
 const char* eplb_version(void);
-const char* eplb_status_text(eplb_status status);
+const char* eplb_status_text(int32_t status);
 
 /* ---- The shape ---- */
 
@@ -67,25 +67,19 @@ eplb_status eplb_initial(const eplb_topology* topology, int32_t* physical_to_log
 /* ---- One placement ---- */
 
 typedef enum eplb_policy {
-  EPLB_DEEPSEEK = 0,    /* the published greedy algorithm, element by element */
-  EPLB_EVOLVED = 1,     /* its published successor */
-  EPLB_JOINT = 2,       /* from scratch, replication and packing searched together: best balance */
-  EPLB_INCREMENTAL = 3, /* improves `current` by few moves */
-  EPLB_POLICY_INT32 = 0x7fffffff
+  EPLB_DEEPSEEK = 0,   /* the published greedy algorithm, element by element */
+  EPLB_EVOLVED = 1,    /* its published successor */
+  EPLB_JOINT = 2,      /* from scratch, replication and packing searched together: best balance */
+  EPLB_INCREMENTAL = 3 /* improves `current` by few moves */
 } eplb_policy;
 
 /* Groups kept on nodes: where the shape divides (not for EPLB_INCREMENTAL), always, never. */
-typedef enum eplb_hierarchical {
-  EPLB_AUTO = 0,
-  EPLB_YES = 1,
-  EPLB_NO = 2,
-  EPLB_HIERARCHICAL_INT32 = 0x7fffffff
-} eplb_hierarchical;
+typedef enum eplb_hierarchical { EPLB_AUTO = 0, EPLB_YES = 1, EPLB_NO = 2 } eplb_hierarchical;
 
 typedef struct eplb_solve_options {
   size_t struct_size;
-  eplb_policy policy; /* default EPLB_JOINT */
-  eplb_hierarchical hierarchical;
+  int32_t policy;       /* eplb_policy; default EPLB_JOINT */
+  int32_t hierarchical; /* eplb_hierarchical */
   uint64_t seed;
   const int32_t* current;   /* [layers, slots] the placement in force, or NULL: none. With one, a
                                policy from scratch keeps what it can where it lies.
@@ -151,8 +145,8 @@ typedef struct eplb_rebalancer eplb_rebalancer;
 
 typedef struct eplb_rebalancer_options {
   size_t struct_size;
-  eplb_policy policy; /* default EPLB_INCREMENTAL */
-  eplb_hierarchical hierarchical;
+  int32_t policy;       /* eplb_policy; default EPLB_INCREMENTAL */
+  int32_t hierarchical; /* eplb_hierarchical */
   uint64_t seed;
   double half_life_seconds;        /* of the load window; 0: it tunes itself (default) */
   double imbalance;                /* of a layer, above which it acts; default 1.10 */

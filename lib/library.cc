@@ -4,7 +4,7 @@
 
 const char* eplb_version(void) { return EPLB_LIBRARY_VERSION; }
 
-const char* eplb_status_text(eplb_status status) {
+const char* eplb_status_text(int32_t status) {
   switch (status) {
     case EPLB_OK:
       return "ok";

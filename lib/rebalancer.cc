@@ -69,6 +69,7 @@ RebalancerOptions options_of(const eplb_rebalancer_options& given) {
 RebalancerState start_of(const Placement& current) {
   RebalancerState state;
   state.placements.initial = current;
+  state.placements.new_term = false;  // what runs is known: no report is waited for
   state.placements.published.placement = current;
   state.placements.published.unix_seconds = kEpochSeconds;
   return state;

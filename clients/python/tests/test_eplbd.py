@@ -130,7 +130,7 @@ class DropIn(unittest.TestCase):
         self.assertTrue((maps[:, 15:20] == -1).all())
         self.assertEqual((maps == -1).sum(), 10)
         with self.assertRaisesRegex(ValueError, "max_moves"):
-            eplbd.rebalance_experts(weight, 80, 1, 1, 16, current=before[:, ::-1], max_moves=1)
+            eplbd.rebalance_experts(drawn(rng, 2, 64), 80, 1, 1, 16, current=before, max_moves=1)
 
     def test_bad_input_is_a_value_error_that_names_the_argument(self):
         good = np.ones((1, 8))
