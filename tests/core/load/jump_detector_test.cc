@@ -70,14 +70,14 @@ TEST_CASE("chance is no jump, however few or many the tokens") {
     CAPTURE(scale);
     Watch watch(4);
     watch.scale = scale;
-    watch.steady(0, 3000);
+    watch.steady(0, 1000);
     CHECK_FALSE(watch.detector.suspected_at());
   }
 }
 
 TEST_CASE("requests in bursts are no jump: what is usual is learned") {
   Watch watch(4);
-  watch.steady(0, 3000, 0.2);
+  watch.steady(0, 1000, 0.2);
   CHECK_FALSE(watch.detector.suspected_at());
 }
 

@@ -24,7 +24,7 @@ RegionState state_of(const std::vector<double>& weights, const std::vector<doubl
 TEST_CASE("any region is filled, and its peak is what it says", "[region_fill]") {
   const SearchConstants constants;
   Random random(13);
-  for (int i = 0; i < 150; ++i) {
+  for (int i = 0; i < 60; ++i) {
     const int32_t gpus = 2 + random.below(19);
     const int32_t slots_per_gpu = 1 + random.below(6);
     const int32_t experts = slots_per_gpu + random.below(gpus * slots_per_gpu - slots_per_gpu + 1);
