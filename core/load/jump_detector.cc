@@ -37,7 +37,7 @@ double sum(std::span<const double> values) {
 
 std::optional<double> UsualSurprise::most(double spread_by_chance) const {
   if (reports_ < kLeastReports) return std::nullopt;
-  return mean_ + quantile(reports_) * std::hypot(std::sqrt(variance_), spread_by_chance);
+  return mean_ + quantile(reports_) * std::sqrt(variance_ + spread_by_chance * spread_by_chance);
 }
 
 void UsualSurprise::add(double surprise, uint64_t jumps) {
