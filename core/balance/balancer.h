@@ -41,7 +41,6 @@ struct Outlook {
   std::span<const double> loads;  // [layers, logical_experts], finite, >= 0: the one to plan for
   std::span<const double> steady_loads = {};  // [layers, logical_experts] of longer ago, or empty
   double error = 0;                           // of an expert's load, in mean expert loads
-  double drift = 0;  // how far that load moves within seconds; 0: not known
 };
 
 struct BalanceRequest {

@@ -49,10 +49,7 @@ Decision Rebalancer::search(const Measured& measured, const Aim& aim, Decision d
 }
 
 Proposal Rebalancer::propose(const Measured& measured, const MoveBudget& budget) const {
-  Outlook outlook{.loads = measured.loads,
-                  .steady_loads = {},
-                  .error = window_.forecast_error(),
-                  .drift = window_.forecast_drift()};
+  Outlook outlook{.loads = measured.loads, .steady_loads = {}, .error = window_.forecast_error()};
   std::vector<double> steady(measured.loads.size());
   if (window_.read_steady(steady)) outlook.steady_loads = steady;
   return balancer_->propose(

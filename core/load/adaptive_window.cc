@@ -61,9 +61,4 @@ double AdaptiveWindow::forecast_error() const {
   return forecast ? forecast->error() : 0;
 }
 
-double AdaptiveWindow::forecast_drift() const {
-  const auto* const forecast = std::get_if<LoadForecast>(&window_);
-  return forecast ? forecast->drift() : 0;
-}
-
 }  // namespace eplbd

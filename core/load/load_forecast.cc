@@ -22,11 +22,7 @@ constexpr double kScoreKept = 0.98;
 // The same for what error() tells, which must follow a jump at once.
 constexpr double kErrorKept = 0.7;
 constexpr double kUsualKept = 0.95;
-constexpr double kDriftKept = 0.95;
-constexpr size_t kDriftMemory = 4;     // its half-life is the "some seconds" of drift()
 constexpr double kSteadyHalfLife = 6;  // seconds
-// Folds after which the space, and with it the drift, is known well enough to tell.
-constexpr int kFoldsToKnow = 16;
 // An error this much over the usual one, and twice it, is a jump of the load.
 constexpr double kJump = 0.5;
 // Folds averaged before the space learns from them: a single one is mostly noise.
@@ -121,7 +117,6 @@ void LoadForecast::fold(TimePoint now, bool jumped) {
   score(load, tokens);
   doubt_what_came_before(tokens);
   absorb(load, tokens, now);
-  follow_drift();
   learn(load, tokens);
   std::fill(pending_.begin(), pending_.end(), 0.0);
   pending_tokens_ = pending_covered_ = 0;
@@ -212,7 +207,7 @@ void LoadForecast::absorb(std::span<const float> load, double tokens, TimePoint 
   space_.project(load, position);
   const double elapsed = folded_at_ ? to_seconds(now - *folded_at_) : 0;
   for (Memory& memory : memories_) absorb(memory, load, position, tokens, elapsed);
-  absorb(steady_, load, position, tokens, elapsed);
+  absorb(steady_, load, {}, tokens, elapsed);
 }
 
 void LoadForecast::absorb(Memory& memory, std::span<const float> load,
@@ -235,20 +230,6 @@ void LoadForecast::absorb(Memory& memory, std::span<const float> load,
   }
 }
 
-void LoadForecast::follow_drift() {
-  const Memory& then = memories_[kDriftMemory];
-  const Memory& now = memories_[inside_];
-  double squares = 0;
-  for (size_t k = 0; k < now.position.size(); ++k) {
-    const double step = now.position[k] / now.tokens - then.position[k] / then.tokens;
-    squares += step * step;
-  }
-  if (++folds_ < kFoldsToKnow || squares == 0) return;
-  const double drift = std::sqrt(squares / static_cast<double>(pending_.size()));
-  // The mean of logarithms: a jump does not count for more than it lasts.
-  drift_ = drift_ == 0 ? drift : std::pow(drift_, kDriftKept) * std::pow(drift, 1 - kDriftKept);
-}
-
 void LoadForecast::learn(std::span<const float> load, double tokens) {
   const auto weight = static_cast<float>(tokens);
   for (size_t i = 0; i < load.size(); ++i) block_[i] += weight * load[i];
@@ -263,7 +244,6 @@ void LoadForecast::learn(std::span<const float> load, double tokens) {
     memory.position.resize(space_.directions());
     space_.project(memory.loads, memory.position);
   }
-  steady_.position.resize(space_.directions());
 }
 
 // The long memory, with its part inside the space replaced by that of the short one.

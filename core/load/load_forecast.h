@@ -43,10 +43,6 @@ class LoadForecast {
   // loads): counting noise, and what the load did by itself.
   double error() const;
 
-  // How far the load moves within some seconds, of its own accord (in the same unit, counting
-  // noise left out; a typical value, whatever jumps there are); 0: not known yet.
-  double drift() const { return drift_; }
-
  private:
   // Everything decays with one half-life; loads are sums of (tokens x load), so that a second with
   // few tokens counts little.
@@ -67,7 +63,6 @@ class LoadForecast {
   void absorb(Memory& memory, std::span<const float> load, std::span<const double> position,
               double tokens, double elapsed) const;
   void absorb(std::span<const float> load, double tokens, TimePoint now);
-  void follow_drift();
   void learn(std::span<const float> load, double tokens);
   void predict(std::span<float> load) const;
 
@@ -78,10 +73,8 @@ class LoadForecast {
   Memory steady_;  // forgets by time alone, whatever jumps there are
   size_t inside_;  // the memories in force
   size_t outside_;
-  double squared_error_ = 0;  // of the forecasts lately, a cell
-  double usual_error_ = 0;    // of forecasts: tokens x squares, a cell
-  double drift_ = 0;
-  int folds_ = 0;
+  double squared_error_ = 0;            // of the forecasts lately, a cell
+  double usual_error_ = 0;              // of forecasts: tokens x squares, a cell
   double surprise_ = 0;                 // of the load being folded: its excess over that
   std::vector<double> pending_;         // [cells] tokens since the last fold
   std::vector<double> pending_layers_;  // [layers]

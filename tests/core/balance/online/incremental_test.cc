@@ -157,7 +157,6 @@ TEST_CASE("where applying is slow, an update spends more", "[incremental]") {
   const Placement initial = Placement::initial(topology);
   auto request = request_of(topology, loads, initial);
   request.outlook.error = 0.1;
-  request.outlook.drift = 0.05;
   const Placement fast = place(request);
   request.apply_seconds = 30;
   const Placement slow = place(request);
