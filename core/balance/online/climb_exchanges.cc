@@ -33,14 +33,14 @@ void ExchangeSearch::run(int32_t gpu, Candidate& best) {
 // Partners that may be worth more than `least`: as if just the right load could go over, for one
 // move where that is possible at all, else for two.
 void ExchangeSearch::bound_partners(int32_t gpu, float least) {
-  const auto& lanes = state_.lanes;
+  const auto& scenarios = state_.scenarios;
   const auto& speed = state_.inverse_speed;
-  bound_lanes_.clear();
-  for (const auto& lane : lanes) {
-    bound_lanes_.push_back({lane.weight, lane.gpu_load[gpu], lane.gpu_load.data()});
+  bound_scenarios_.clear();
+  for (const auto& scenario : scenarios) {
+    bound_scenarios_.push_back({scenario.weight, scenario.gpu_load[gpu], scenario.gpu_load.data()});
   }
   for (size_t g = 0; g < half_.size(); ++g) half_[g] = speed[g] == speed[gpu] ? 0.5F : 0;
-  exchange_bounds(bound_lanes_, state_.powers.data(), half_.data(), state_.powers[gpu],
+  exchange_bounds(bound_scenarios_, state_.powers.data(), half_.data(), state_.powers[gpu],
                   state_.doublings, bounds_);
   back_.assign(state_.topology.gpus, state_.arrivals[gpu] > 0);
   const auto row = state_.row_of(gpu);
@@ -92,9 +92,9 @@ void ExchangeSearch::load_block(int32_t gpu, Block block) {
       halved[i * kBlock] = two_moves ? 0.5F : 0.0F;
     }
     const float speed = state_.inverse_speed[gpu];
-    for (size_t l = 0; l < state_.lanes.size(); ++l) {
-      const float* const share = state_.lanes[l].share.data() + first;
-      const float* const rest = state_.lanes[l].rest.data() + first;
+    for (size_t l = 0; l < state_.scenarios.size(); ++l) {
+      const float* const share = state_.scenarios[l].share.data() + first;
+      const float* const rest = state_.scenarios[l].rest.data() + first;
       float* const gained = gained_.data() + l * width * kBlock + column;
       float* const others = others_.data() + l * width * kBlock + column;
       for (size_t i = 0; i < width; ++i) {
@@ -123,25 +123,25 @@ void ExchangeSearch::ask(int32_t slot, Block block) {
   state_.base.for_each(mine, [&](int32_t s) {
     if (column_of(s) >= 0) my_halved_[column_of(s)] = 0;
   });
-  for (size_t l = 0; l < lanes_.size(); ++l) {
-    const auto& lane = state_.lanes[l];
-    lanes_[l].rest = lane.rest[slot];
+  for (size_t l = 0; l < scenarios_.size(); ++l) {
+    const auto& scenario = state_.scenarios[l];
+    scenarios_[l].rest = scenario.rest[slot];
     for (size_t i = 0; i < block.size(); ++i) {
-      added_[l * kBlock + i] = lane.share[slot] * state_.inverse_speed[block[i].gpu];
+      added_[l * kBlock + i] = scenario.share[slot] * state_.inverse_speed[block[i].gpu];
     }
   }
 }
 
 void ExchangeSearch::try_block(int32_t gpu, Block block, Candidate& best) {
   const auto width = static_cast<size_t>(state_.width);
-  const size_t count = state_.lanes.size();
+  const size_t count = state_.scenarios.size();
   gained_.resize(count * width * kBlock);
   others_.resize(count * width * kBlock);
   added_.resize(count * kBlock);
-  lanes_.resize(count);
+  scenarios_.resize(count);
   for (size_t l = 0; l < count; ++l) {
-    lanes_[l] = {state_.lanes[l].weight, 0, &gained_[l * width * kBlock],
-                 &others_[l * width * kBlock], &added_[l * kBlock]};
+    scenarios_[l] = {state_.scenarios[l].weight, 0, &gained_[l * width * kBlock],
+                     &others_[l * width * kBlock], &added_[l * kBlock]};
   }
   load_block(gpu, block);
   const ExchangeBlock said{before_.data(),     allowed_.data(),   halved_.data(),
@@ -154,7 +154,7 @@ void ExchangeSearch::try_block(int32_t gpu, Block block, Candidate& best) {
     const int32_t slot = gpu * state_.width + i;
     if (state_.row[slot] == kNoExpert) continue;
     ask(slot, block);
-    best_exchanges(lanes_, said, state_.doublings, i * state_.width, worth, which);
+    best_exchanges(scenarios_, said, state_.doublings, i * state_.width, worth, which);
   }
   for (const Partner& partner : block) column_[partner.gpu] = -1;
   take_best(gpu, block, worth, which, best);

@@ -42,12 +42,12 @@ class ExchangeSearch {
   std::vector<char> was_held_;   // [slots] its expert lay on the GPU as given
   std::vector<int32_t> column_;  // [gpus] in the block; -1: not in it
 
-  // The block: [kBlock], [width, kBlock], and with lanes in front.
+  // The block: [kBlock], [width, kBlock], and with scenarios in front.
   std::array<float, kBlock> before_{}, my_allowed_{}, my_halved_{};
   std::vector<float> allowed_, halved_;
   std::vector<float> gained_, others_, added_;
-  std::vector<BoundLane> bound_lanes_;
-  std::vector<ExchangeLane> lanes_;
+  std::vector<BoundScenario> bound_scenarios_;
+  std::vector<ExchangeScenario> scenarios_;
 };
 
 }  // namespace eplbd

@@ -2,8 +2,8 @@
 // time. Which register a machine has makes no difference to what comes out: everything is computed
 // element by element, and sums are taken in one order.
 //
-// What falls and rises is the sum over GPUs of a high power of their load, weighed over lanes (the
-// layer under one load each). The power is 8 << doublings, with doublings 0 or 1.
+// What falls and rises is the sum over GPUs of a high power of their load, weighed over scenarios
+// (the layer under one load each). The power is 8 << doublings, with doublings 0 or 1.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -17,8 +17,8 @@ namespace eplbd {
 inline constexpr size_t kBlock = 8;
 constexpr size_t padded(size_t count) { return (count + kBlock - 1) / kBlock * kBlock; }
 
-// One lane of the exchanges of one slot with every slot of a block of GPUs.
-struct ExchangeLane {
+// One scenario of the exchanges of one slot with every slot of a block of GPUs.
+struct ExchangeScenario {
   float weight = 0;
   float rest = 0;                 // load of the slot's GPU without the slot
   const float* gained = nullptr;  // [width, kBlock] what it gains by each other slot
@@ -40,22 +40,22 @@ struct ExchangeBlock {
 
 // For each GPU of the block the best exchange, where it is worth more than `worth` [kBlock] so far:
 // `which` becomes `first` + the slot's place on its GPU.
-void best_exchanges(std::span<const ExchangeLane> lanes, const ExchangeBlock& block, int doublings,
-                    int32_t first, float* worth, int32_t* which);
+void best_exchanges(std::span<const ExchangeScenario> scenarios, const ExchangeBlock& block,
+                    int doublings, int32_t first, float* worth, int32_t* which);
 
 // Upper bounds [gpus] for all exchanges of one GPU with each GPU, as if any load could go over.
-// Requires: powers [gpus] and the lanes' loads [gpus] padded; `half` is 1/2 for a GPU of the same
-// speed, else 0.
-struct BoundLane {
+// Requires: powers [gpus] and the scenarios' loads [gpus] padded; `half` is 1/2 for a GPU of the
+// same speed, else 0.
+struct BoundScenario {
   float weight = 0;
   float mine = 0;  // load of the one GPU
   const float* load = nullptr;
 };
-void exchange_bounds(std::span<const BoundLane> lanes, const float* powers, const float* half,
-                     float mine, int doublings, std::span<float> bounds);
+void exchange_bounds(std::span<const BoundScenario> scenarios, const float* powers,
+                     const float* half, float mine, int doublings, std::span<float> bounds);
 
-// One lane of turnovers: GPU loads are base + scale x gained afterwards.
-struct TurnoverLane {
+// One scenario of turnovers: GPU loads are base + scale x gained afterwards.
+struct TurnoverScenario {
   float weight = 0;
   float base = 0;
   float scale = 0;
@@ -70,19 +70,20 @@ struct Found {
 
 // The largest own + mask - (weighed powers), if above `least`; the first of equals. The weighed
 // powers are nowhere less than `empty`.
-// Requires: own, mask and what lanes point to padded, the padding of `mask` far below zero.
-Found best_turnover(std::span<const TurnoverLane> lanes, std::span<const float> own,
+// Requires: own, mask and what scenarios point to padded, the padding of `mask` far below zero.
+Found best_turnover(std::span<const TurnoverScenario> scenarios, std::span<const float> own,
                     std::span<const float> mask, float empty, int doublings, float least);
 
 // Of the slots of one GPU: how far its powers fall when load x fall goes, and how far they rise
 // when load x rise comes. All [width].
-struct SlotLane {
+struct SlotScenario {
   float weight = 0;
   float load = 0;  // of the GPU
   const float* share = nullptr;
 };
-void slot_changes(std::span<const SlotLane> lanes, float powers, std::span<const float> fall,
-                  std::span<const float> rise, int doublings, float* fallen, float* risen);
+void slot_changes(std::span<const SlotScenario> scenarios, float powers,
+                  std::span<const float> fall, std::span<const float> rise, int doublings,
+                  float* fallen, float* risen);
 
 // Sum over GPUs of live x exp(sharpness x (load - peak)). Requires: padded, load <= peak.
 double sum_of_exponentials(std::span<const float> load, std::span<const float> live, float peak,

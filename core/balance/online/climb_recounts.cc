@@ -54,7 +54,8 @@ void RecountSearch::take_region(int32_t first_gpu, int32_t gpus) {
   for (int32_t expert = 0; expert < state_.experts; ++expert) {
     if (replicas_at_[expert] == 0) continue;
     float load = 0;
-    for (const auto& lane : state_.lanes) load += lane.weight * lane.expert_load[expert];
+    for (const auto& scenario : state_.scenarios)
+      load += scenario.weight * scenario.expert_load[expert];
     experts_.push_back(expert);
     replicas_.push_back(replicas_at_[expert]);
     loads_.push_back(load * static_cast<float>(replicas_at_[expert]) /
@@ -110,11 +111,11 @@ ClimbStep RecountSearch::make_room(const Planned& planned) {
       if (expert == kNoExpert || expert == from) continue;
       if (!may_come(to, other) || !may_come(expert, gpu)) continue;
       float harm = -state_.powers[gpu] - state_.powers[other];
-      for (const auto& lane : state_.lanes) {
-        const float here = lane.share[third] * state_.inverse_speed[gpu];
-        const float there = lane.gained[to] * state_.inverse_speed[other];
-        harm += lane.weight *
-                (state_.power(lane.rest[slot] + here) + state_.power(lane.rest[third] + there));
+      for (const auto& scenario : state_.scenarios) {
+        const float here = scenario.share[third] * state_.inverse_speed[gpu];
+        const float there = scenario.gained[to] * state_.inverse_speed[other];
+        harm += scenario.weight * (state_.power(scenario.rest[slot] + here) +
+                                   state_.power(scenario.rest[third] + there));
       }
       if (harm >= least_harm) continue;
       least_harm = harm;

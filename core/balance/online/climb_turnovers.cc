@@ -34,14 +34,14 @@ void TurnoverSearch::find_expert_for(int32_t slot, Candidate& best) {
   const int32_t gpu = state_.gpu_of[slot];
   const float own = state_.powers[gpu] - rise_elsewhere(slot);
   float empty = 0;
-  lanes_.clear();
-  for (const auto& lane : state_.lanes) {
-    empty += lane.weight * state_.power(lane.rest[slot]);
-    lanes_.push_back(
-        {lane.weight, lane.rest[slot], state_.inverse_speed[gpu], nullptr, lane.gained.data()});
+  scenarios_.clear();
+  for (const auto& scenario : state_.scenarios) {
+    empty += scenario.weight * state_.power(scenario.rest[slot]);
+    scenarios_.push_back({scenario.weight, scenario.rest[slot], state_.inverse_speed[gpu], nullptr,
+                          scenario.gained.data()});
   }
   const Found found =
-      best_turnover(lanes_, state_.relief, mask_, empty, state_.doublings, best.worth - own);
+      best_turnover(scenarios_, state_.relief, mask_, empty, state_.doublings, best.worth - own);
   if (found.index >= 0) take(slot, found.index, own + found.worth, best);
 }
 
@@ -64,22 +64,17 @@ void TurnoverSearch::experts_of(int32_t gpu, Candidate& best) {
   }
 }
 
-void TurnoverSearch::spare_for(int32_t gpu, int32_t expert, Candidate& best) {
-  gather_spares(gpu);
-  if (!spares_.empty()) find_spare_for(expert, best);
-}
-
 // Of the relief of an expert, after what its new replica does to the GPU that gets it: when it
 // adds as little as that of any that wants one.
 float TurnoverSearch::most_left() {
-  lanes_.clear();
+  scenarios_.clear();
   for (size_t l = 0; l < rest_.size(); ++l) {
-    const auto& lane = state_.lanes[l];
-    float least = lane.gained[state_.row[wanting_[0]]];
-    for (const int32_t slot : wanting_) least = std::min(least, lane.gained[state_.row[slot]]);
-    lanes_.push_back({lane.weight, 0, least, rest_[l].data(), speed_.data()});
+    const auto& scenario = state_.scenarios[l];
+    float least = scenario.gained[state_.row[wanting_[0]]];
+    for (const int32_t slot : wanting_) least = std::min(least, scenario.gained[state_.row[slot]]);
+    scenarios_.push_back({scenario.weight, 0, least, rest_[l].data(), speed_.data()});
   }
-  return best_turnover(lanes_, own_, own_mask_, 0, state_.doublings, kNever).worth;
+  return best_turnover(scenarios_, own_, own_mask_, 0, state_.doublings, kNever).worth;
 }
 
 // The same where another GPU holds both the spare's expert and the new one; or this GPU does, where
@@ -150,26 +145,27 @@ void TurnoverSearch::gather_spares(int32_t gpu) {
   speed_.resize(padded(count));
   own_mask_.assign(padded(count), kNever);
   std::fill_n(own_mask_.begin(), count, 0.0F);
-  rest_.resize(state_.lanes.size());
+  rest_.resize(state_.scenarios.size());
   for (auto& rest : rest_) rest.resize(padded(count));
   for (size_t i = 0; i < count; ++i) {
     const int32_t slot = spares_[i];
     const int32_t other = state_.gpu_of[slot];
     own_[i] = state_.powers[other] - rise_elsewhere(slot);
     speed_[i] = state_.inverse_speed[other];
-    for (size_t l = 0; l < rest_.size(); ++l) rest_[l][i] = state_.lanes[l].rest[slot];
+    for (size_t l = 0; l < rest_.size(); ++l) rest_[l][i] = state_.scenarios[l].rest[slot];
   }
 }
 
 void TurnoverSearch::find_spare_for(int32_t expert, Candidate& best) {
-  lanes_.clear();
+  scenarios_.clear();
   for (size_t l = 0; l < rest_.size(); ++l) {
-    const auto& lane = state_.lanes[l];
-    lanes_.push_back({lane.weight, 0, lane.gained[expert], rest_[l].data(), speed_.data()});
+    const auto& scenario = state_.scenarios[l];
+    scenarios_.push_back(
+        {scenario.weight, 0, scenario.gained[expert], rest_[l].data(), speed_.data()});
   }
   const bool everywhere = state_.replicas[expert] == 1 && !state_.grouped;
   if (!everywhere) mask_spares(expert);
-  const Found found = best_turnover(lanes_, own_, own_mask_, 0, state_.doublings,
+  const Found found = best_turnover(scenarios_, own_, own_mask_, 0, state_.doublings,
                                     best.worth - state_.relief[expert]);
   if (found.index >= 0) {
     take(spares_[found.index], expert, state_.relief[expert] + found.worth, best);
@@ -203,10 +199,10 @@ void TurnoverSearch::take(int32_t slot, int32_t expert, float worth, Candidate& 
 float TurnoverSearch::spared_together(int32_t rising, int32_t falling) const {
   const int32_t gpu = state_.gpu_of[rising];
   float together = state_.powers[gpu];
-  for (const auto& lane : state_.lanes) {
-    const float load = lane.gpu_load[gpu] + lane.share[rising] * state_.rise[rising] -
-                       lane.share[falling] * state_.fall[falling];
-    together -= lane.weight * state_.power(load);
+  for (const auto& scenario : state_.scenarios) {
+    const float load = scenario.gpu_load[gpu] + scenario.share[rising] * state_.rise[rising] -
+                       scenario.share[falling] * state_.fall[falling];
+    together -= scenario.weight * state_.power(load);
   }
   return together + state_.risen[rising] - state_.fallen[falling];
 }
@@ -214,7 +210,8 @@ float TurnoverSearch::spared_together(int32_t rising, int32_t falling) const {
 // Whether the slot may carry less with the expert in it.
 bool TurnoverSearch::lightens(int32_t slot, int32_t expert) const {
   bool lighter = false;
-  for (const auto& lane : state_.lanes) lighter |= lane.gained[expert] < lane.share[slot];
+  for (const auto& scenario : state_.scenarios)
+    lighter |= scenario.gained[expert] < scenario.share[slot];
   return lighter;
 }
 
@@ -226,9 +223,10 @@ float TurnoverSearch::rise_elsewhere(int32_t slot) const {
 float TurnoverSearch::added_powers(int32_t slot, int32_t expert) const {
   const int32_t gpu = state_.gpu_of[slot];
   float sum = 0;
-  for (const auto& lane : state_.lanes) {
-    const float gained = lane.gained[expert] - lane.share[slot];
-    sum += lane.weight * state_.power(lane.gpu_load[gpu] + gained * state_.inverse_speed[gpu]);
+  for (const auto& scenario : state_.scenarios) {
+    const float gained = scenario.gained[expert] - scenario.share[slot];
+    sum +=
+        scenario.weight * state_.power(scenario.gpu_load[gpu] + gained * state_.inverse_speed[gpu]);
   }
   return sum;
 }
@@ -253,16 +251,16 @@ double TurnoverSearch::change(int32_t slot, int32_t expert) {
   const auto count = static_cast<float>(state_.replicas[expert]);
   const float old_count = old == kNoExpert ? 0 : static_cast<float>(state_.replicas[old]);
   double result = 0;
-  for (const auto& lane : state_.lanes) {
-    const float gained = lane.gained[expert];
+  for (const auto& scenario : state_.scenarios) {
+    const float gained = scenario.gained[expert];
     const float fall = count > 0 ? gained / count : 0;
-    const float rise = old_count > 1 ? lane.share[slot] / (old_count - 1) : 0;
+    const float rise = old_count > 1 ? scenario.share[slot] / (old_count - 1) : 0;
     for (const int32_t g : touched_) {
       float shift = static_cast<float>(rises_[g]) * rise - static_cast<float>(falls_[g]) * fall;
-      if (g == gpu) shift += gained - lane.share[slot];
-      const float load = lane.gpu_load[g];
-      result +=
-          lane.weight * (state_.power(load + shift * state_.inverse_speed[g]) - state_.power(load));
+      if (g == gpu) shift += gained - scenario.share[slot];
+      const float load = scenario.gpu_load[g];
+      result += scenario.weight *
+                (state_.power(load + shift * state_.inverse_speed[g]) - state_.power(load));
     }
   }
   for (const int32_t g : touched_) falls_[g] = rises_[g] = 0;

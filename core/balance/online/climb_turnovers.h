@@ -18,8 +18,6 @@ class TurnoverSearch {
   void spares_of(int32_t gpu, Candidate& best);
   void experts_of(int32_t gpu, Candidate& best);
   void beside_each_other(int32_t gpu, Candidate& best);
-  // The same for the best way to give this expert a replica more on another GPU.
-  void spare_for(int32_t gpu, int32_t expert, Candidate& best);
 
   // Of the sum of powers. Requires: the slot's GPU does not hold the expert.
   double change(int32_t slot, int32_t expert);
@@ -40,7 +38,7 @@ class TurnoverSearch {
   float added_powers(int32_t slot, int32_t expert) const;
 
   const LayerState& state_;
-  std::vector<TurnoverLane> lanes_;
+  std::vector<TurnoverScenario> scenarios_;
   std::vector<float> mask_;    // [experts, padded]
   std::vector<char> is_held_;  // [gpus] holds the expert in question
 
@@ -50,7 +48,7 @@ class TurnoverSearch {
   std::vector<float> own_;  // power of its GPU, less what its going costs
   std::vector<float> own_mask_;
   std::vector<float> speed_;              // inverse, of its GPU
-  std::vector<std::vector<float>> rest_;  // [lanes] load of its GPU without it
+  std::vector<std::vector<float>> rest_;  // [scenarios] load of its GPU without it
 
   // Of the GPUs that a turnover touches: replicas that fall, that rise.
   std::vector<int32_t> falls_, rises_;  // [gpus]

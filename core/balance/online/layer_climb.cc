@@ -52,11 +52,11 @@ bool LayerClimb::start(std::span<const int32_t> slot_to_expert,
 
 double LayerClimb::expected_peak(double sharpness) const {
   double result = 0;
-  for (const auto& lane : state_.lanes) {
-    const float peak = *std::max_element(lane.gpu_load.begin(), lane.gpu_load.end());
+  for (const auto& scenario : state_.scenarios) {
+    const float peak = *std::max_element(scenario.gpu_load.begin(), scenario.gpu_load.end());
     const double sum =
-        sum_of_exponentials(lane.gpu_load, state_.live, peak, static_cast<float>(sharpness));
-    result += lane.weight * (peak + std::log(sum) / sharpness);
+        sum_of_exponentials(scenario.gpu_load, state_.live, peak, static_cast<float>(sharpness));
+    result += scenario.weight * (peak + std::log(sum) / sharpness);
   }
   return result;
 }

@@ -30,7 +30,7 @@ bool LayerClimb::repair() {
     if (state_.replicas[expert] == 0) lost.push_back(expert);
   }
   // The heaviest first: it has the most to choose from.
-  const auto& load = state_.lanes[0].expert_load;
+  const auto& load = state_.scenarios[0].expert_load;
   std::stable_sort(lost.begin(), lost.end(),
                    [&](int32_t a, int32_t b) { return load[a] > load[b]; });
   for (const int32_t expert : lost) {
@@ -44,7 +44,7 @@ bool LayerClimb::repair() {
 
 // In an empty slot, or else in that of a spare replica; on the GPU that is then least full.
 bool LayerClimb::find_place(int32_t expert) {
-  const auto& lane = state_.lanes[0];
+  const auto& scenario = state_.scenarios[0];
   for (const bool spare : {false, true}) {
     int32_t best = -1;
     float best_load = std::numeric_limits<float>::infinity();
@@ -53,8 +53,9 @@ bool LayerClimb::find_place(int32_t expert) {
       const int32_t old = state_.row[slot];
       if (state_.down(gpu) || !state_.group_may_lie_on(expert, gpu)) continue;
       if (spare ? old == kNoExpert || state_.replicas[old] < 2 : old != kNoExpert) continue;
-      const float load = lane.gpu_load[gpu] +
-                         (lane.expert_load[expert] - lane.share[slot]) * state_.inverse_speed[gpu];
+      const float load =
+          scenario.gpu_load[gpu] +
+          (scenario.expert_load[expert] - scenario.share[slot]) * state_.inverse_speed[gpu];
       if (load < best_load) {
         best_load = load;
         best = slot;

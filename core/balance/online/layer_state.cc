@@ -68,9 +68,9 @@ LayerState::LayerState(const Topology& shape, std::span<const int32_t> gpus_down
 
 void LayerState::start(std::span<const int32_t> slot_to_expert,
                        std::span<const WeighedLoad> loads) {
-  lanes.resize(loads.size());
-  slot_lanes_.resize(loads.size());
-  for (size_t i = 0; i < loads.size(); ++i) take_load(lanes[i], loads[i]);
+  scenarios.resize(loads.size());
+  slot_scenarios_.resize(loads.size());
+  for (size_t i = 0; i < loads.size(); ++i) take_load(scenarios[i], loads[i]);
   mean = sum_of(loads[0].loads) / total_speed;
 
   raised_ = false;
@@ -109,18 +109,18 @@ int32_t& LayerState::on_node(int32_t expert, int32_t gpu) {
   return on_node_[group * topology.nodes + topology.node_of(gpu)];
 }
 
-void LayerState::take_load(Lane& lane, const WeighedLoad& load) {
+void LayerState::take_load(Scenario& scenario, const WeighedLoad& load) {
   const double mean_load = sum_of(load.loads) / total_speed;
   const double scale = mean_load > 0 ? 1 / mean_load : 0;
-  lane.weight = static_cast<float>(load.weight);
-  lane.expert_load.resize(experts);
+  scenario.weight = static_cast<float>(load.weight);
+  scenario.expert_load.resize(experts);
   for (int32_t expert = 0; expert < experts; ++expert) {
-    lane.expert_load[expert] = static_cast<float>(load.loads[expert] * scale);
+    scenario.expert_load[expert] = static_cast<float>(load.loads[expert] * scale);
   }
-  lane.gained.resize(padded(experts));
-  lane.share.assign(topology.slots, 0);
-  lane.gpu_load.resize(padded(topology.gpus));
-  lane.rest.resize(topology.slots);
+  scenario.gained.resize(padded(experts));
+  scenario.share.assign(topology.slots, 0);
+  scenario.gpu_load.resize(padded(topology.gpus));
+  scenario.rest.resize(topology.slots);
 }
 
 void LayerState::put(std::span<const SlotChange> changes) {
@@ -150,7 +150,7 @@ void LayerState::put(int32_t slot, int32_t expert) {
       replicated.pop_back();
     }
     arrivals[gpu] -= arrived[slot];
-    for (Lane& lane : lanes) lane.share[slot] = 0;
+    for (Scenario& scenario : scenarios) scenario.share[slot] = 0;
     if (grouped) --on_node(old, gpu);
   }
   row[slot] = expert;
@@ -166,11 +166,11 @@ void LayerState::put(int32_t slot, int32_t expert) {
 // After its number of replicas, or where they lie, has changed.
 void LayerState::share_out(int32_t expert) {
   const auto count = static_cast<float>(replicas[expert]);
-  for (Lane& lane : lanes) {
-    lane.gained[expert] = lane.expert_load[expert] / (count + 1);
+  for (Scenario& scenario : scenarios) {
+    scenario.gained[expert] = scenario.expert_load[expert] / (count + 1);
     if (count == 0) continue;
-    const float share = lane.expert_load[expert] / count;
-    now.for_each(expert, [&](int32_t slot) { lane.share[slot] = share; });
+    const float share = scenario.expert_load[expert] / count;
+    now.for_each(expert, [&](int32_t slot) { scenario.share[slot] = share; });
   }
   now.for_each(expert, [&](int32_t slot) {
     const float speed = inverse_speed[gpu_of[slot]];
@@ -198,27 +198,27 @@ void LayerState::weigh_touched() {
 void LayerState::weigh(int32_t gpu) {
   const auto first = static_cast<size_t>(gpu) * width;
   const float speed = inverse_speed[gpu];
-  for (Lane& lane : lanes) {
-    const float* const share = lane.share.data() + first;
-    float* const rest = lane.rest.data() + first;
+  for (Scenario& scenario : scenarios) {
+    const float* const share = scenario.share.data() + first;
+    float* const rest = scenario.rest.data() + first;
     float load = 0;
     for (int32_t i = 0; i < width; ++i) load += share[i];
     load *= speed;
     for (int32_t i = 0; i < width; ++i) rest[i] = load - share[i] * speed;
-    lane.gpu_load[gpu] = load;
+    scenario.gpu_load[gpu] = load;
   }
 }
 
 void LayerState::weigh_changes(int32_t gpu) {
   const auto first = static_cast<size_t>(gpu) * width;
   float sum = 0;
-  for (size_t i = 0; i < lanes.size(); ++i) {
-    const Lane& lane = lanes[i];
-    slot_lanes_[i] = {lane.weight, lane.gpu_load[gpu], lane.share.data() + first};
-    sum += lane.weight * power(lane.gpu_load[gpu]);
+  for (size_t i = 0; i < scenarios.size(); ++i) {
+    const Scenario& scenario = scenarios[i];
+    slot_scenarios_[i] = {scenario.weight, scenario.gpu_load[gpu], scenario.share.data() + first};
+    sum += scenario.weight * power(scenario.gpu_load[gpu]);
   }
   powers[gpu] = sum;
-  slot_changes(slot_lanes_, sum, std::span(fall).subspan(first, width),
+  slot_changes(slot_scenarios_, sum, std::span(fall).subspan(first, width),
                std::span(rise).subspan(first, width), doublings, &fallen[first], &risen[first]);
   for (const int32_t expert : row_of(gpu)) {
     if (expert == kNoExpert) continue;

@@ -93,7 +93,7 @@ class LayerState {
   }
 
   // The layer under one load. Loads are in mean GPU loads, divided by speed where of a GPU.
-  struct Lane {
+  struct Scenario {
     float weight = 0;
     std::vector<float> expert_load;  // [experts]
     std::vector<float> gained;       // [experts, padded] by a replica, were there one more
@@ -120,15 +120,15 @@ class LayerState {
   std::vector<int32_t> replicated;  // experts with more than one
   std::vector<char> arrived;        // [slots] its GPU did not hold its expert
   std::vector<int32_t> arrivals;    // [gpus] such slots
-  std::vector<Lane> lanes;
+  std::vector<Scenario> scenarios;
   double mean = 0;  // load of a GPU under the first load, in tokens
 
   // Since raise_to(). What is lowered is the sum over GPUs of
-  //   powers[gpu] = sum over lanes of weight x gpu_load^p,  p = 8 << doublings.
+  //   powers[gpu] = sum over scenarios of weight x gpu_load^p,  p = 8 << doublings.
   // With n replicas and a share of s each, one replica more lets the others fall by s x fall,
   // fall = 1 / (n + 1); one less lets them rise by s x rise, rise = 1 / (n - 1); divided by speed.
   // fallen and risen are what that changes the powers of the slot's GPU by; relief and burden sum
-  // them over the expert's slots. So with one lane and p = 8, of an expert of load 0.6 with two
+  // them over the expert's slots. So with one scenario and p = 8, of an expert of load 0.6 with two
   // replicas, on GPUs of load 1.0 and 0.9: another replica takes 0.1 from each, fallen is 1.0^8 -
   // 0.9^8 = 0.57 on the one and 0.9^8 - 0.8^8 = 0.26 on the other, relief 0.83. On a GPU of load
   // 0.7 the new one, of 0.2, adds 0.9^8 - 0.7^8 = 0.37: the sum falls by 0.46, by one move.
@@ -142,7 +142,7 @@ class LayerState {
   bool group_may_lie_on_node(int32_t group, int32_t gpu) const;
   void count_replicas();
   int32_t& on_node(int32_t expert, int32_t gpu);
-  void take_load(Lane& lane, const WeighedLoad& load);
+  void take_load(Scenario& scenario, const WeighedLoad& load);
   void put(int32_t slot, int32_t expert);
   void share_out(int32_t expert);
   void touch(int32_t gpu);
@@ -156,7 +156,7 @@ class LayerState {
   std::vector<int32_t> changed_;  // experts
   std::vector<int32_t> touched_;  // GPUs to weigh again
   std::vector<char> is_touched_;  // [gpus]
-  std::vector<SlotLane> slot_lanes_;
+  std::vector<SlotScenario> slot_scenarios_;
 };
 
 }  // namespace eplbd

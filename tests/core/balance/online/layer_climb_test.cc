@@ -19,8 +19,8 @@ using Row = std::vector<int32_t>;
 // Everything computed anew, in the plainest way.
 struct Plain {
   const Topology& topology;
-  std::vector<std::vector<double>> loads;  // [lanes, experts]
-  std::vector<double> weights;             // [lanes]
+  std::vector<std::vector<double>> loads;  // [scenarios, experts]
+  std::vector<double> weights;             // [scenarios]
   Row base;
 
   bool holds(const Row& row, int32_t gpu, int32_t expert) const {
@@ -30,16 +30,16 @@ struct Plain {
   }
 
   // [gpus] in mean GPU loads.
-  std::vector<double> gpu_loads(const Row& row, size_t lane) const {
+  std::vector<double> gpu_loads(const Row& row, size_t scenario) const {
     double sum = 0;
-    for (const double load : loads[lane]) sum += load;
+    for (const double load : loads[scenario]) sum += load;
     double speed = 0;
     for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) speed += topology.gpu_speed(gpu);
     std::vector<double> result(topology.gpus);
     for (int32_t slot = 0; slot < topology.slots; ++slot) {
       const int32_t gpu = topology.gpu_of(slot);
       const auto replicas = std::count(row.begin(), row.end(), row[slot]);
-      result[gpu] += loads[lane][row[slot]] / static_cast<double>(replicas) / (sum / speed) /
+      result[gpu] += loads[scenario][row[slot]] / static_cast<double>(replicas) / (sum / speed) /
                      topology.gpu_speed(gpu);
     }
     return result;
@@ -47,10 +47,10 @@ struct Plain {
 
   std::vector<double> terms(const Row& row) const {
     std::vector<double> result(topology.gpus);
-    for (size_t lane = 0; lane < loads.size(); ++lane) {
-      const auto gpus = gpu_loads(row, lane);
+    for (size_t scenario = 0; scenario < loads.size(); ++scenario) {
+      const auto gpus = gpu_loads(row, scenario);
       for (size_t gpu = 0; gpu < gpus.size(); ++gpu) {
-        result[gpu] += weights[lane] * std::pow(gpus[gpu], 8);
+        result[gpu] += weights[scenario] * std::pow(gpus[gpu], 8);
       }
     }
     return result;
@@ -124,7 +124,7 @@ Plain drawn(const Topology& topology, std::vector<double> weights, uint32_t seed
   std::mt19937 random(seed);
   std::lognormal_distribution<double> popularity(0, 0.8);
   Plain plain{topology, {}, std::move(weights), {}};
-  for (size_t lane = 0; lane < plain.weights.size(); ++lane) {
+  for (size_t scenario = 0; scenario < plain.weights.size(); ++scenario) {
     std::vector<double> loads;
     for (int32_t expert = 0; expert < topology.logical_experts; ++expert) {
       loads.push_back(1000 * popularity(random));
@@ -140,8 +140,8 @@ LayerClimb climb_of(const Plain& plain) { return LayerClimb(plain.topology, {}, 
 
 bool start(LayerClimb& climb, const Plain& plain) {
   std::vector<WeighedLoad> loads;
-  for (size_t lane = 0; lane < plain.loads.size(); ++lane) {
-    loads.push_back({plain.loads[lane], plain.weights[lane]});
+  for (size_t scenario = 0; scenario < plain.loads.size(); ++scenario) {
+    loads.push_back({plain.loads[scenario], plain.weights[scenario]});
   }
   return climb.start(plain.base, loads);
 }
@@ -203,12 +203,12 @@ TEST_CASE("the expected peak is that of its definition", "[climb]") {
   REQUIRE(start(climb, plain));
   for (const double sharpness : {5.0, 50.0, 1e4}) {
     double expected = 0;
-    for (size_t lane = 0; lane < 2; ++lane) {
-      const auto gpus = plain.gpu_loads(plain.base, lane);
+    for (size_t scenario = 0; scenario < 2; ++scenario) {
+      const auto gpus = plain.gpu_loads(plain.base, scenario);
       const double peak = *std::max_element(gpus.begin(), gpus.end());
       double sum = 0;
       for (const double load : gpus) sum += std::exp(sharpness * (load - peak));
-      expected += plain.weights[lane] * (peak + std::log(sum) / sharpness);
+      expected += plain.weights[scenario] * (peak + std::log(sum) / sharpness);
     }
     CHECK(climb.expected_peak(sharpness) == Approx(expected).epsilon(1e-6));
   }
