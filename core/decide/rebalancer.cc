@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
-#include <limits>
 #include <utility>
 
 namespace eplbd {
@@ -41,22 +40,6 @@ void count_in(const Decision& decision, double date, RebalancerState& state) {
   if (reason == UpdateReason::rollback || reason == UpdateReason::imported) {
     state.paused = true;
     state.paused_until_unix_seconds = 0;
-  }
-}
-
-// A cell may hold more than one message can say.
-void add_loads(std::vector<double> loads, TimePoint now, AdaptiveWindow& window) {
-  constexpr double kMost = std::numeric_limits<uint32_t>::max();
-  std::vector<uint32_t> counts(loads.size());
-  bool more = true;
-  while (more) {
-    more = false;
-    for (size_t cell = 0; cell < loads.size(); ++cell) {
-      counts[cell] = static_cast<uint32_t>(std::min(loads[cell], kMost));
-      loads[cell] -= counts[cell];
-      more |= loads[cell] >= 1;
-    }
-    window.add(counts, Duration{0}, now);
   }
 }
 
@@ -233,7 +216,7 @@ void Rebalancer::set_options(const RebalancerOptions& options, Now now) {
   if (!(options.window == options_.window)) {
     // Nothing is lost: the new window starts from what the old one holds.
     AdaptiveWindow next(topology_, options.window);
-    add_loads(loads(now), now.steady, next);
+    next.jump(loads(now), Duration{0}, now.steady);
     window_ = std::move(next);
     gpu_window_.reset();
   }

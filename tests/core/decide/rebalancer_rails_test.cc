@@ -205,10 +205,14 @@ TEST_CASE_METHOD(RailsFixture, "A reload of the window keeps what cells hold abo
   for (int i = 0; i < 8; ++i) send_counts();
   const std::vector<double> before = rebalancer.loads(at(time));
   REQUIRE(before[3] > 5e9);
-  options.window.half_life = std::chrono::seconds(20);
-  rebalancer.set_options(options, at(time));
-  const std::vector<double> after = rebalancer.loads(at(time));
-  for (const size_t cell : {0, 3, 40}) CHECK(after[cell] == Approx(before[cell]));
+  const std::optional<Duration> half_lives[] = {std::chrono::seconds(20), std::nullopt,
+                                                std::chrono::seconds(7)};
+  for (const auto half_life : half_lives) {
+    options.window.half_life = half_life;
+    rebalancer.set_options(options, at(time));
+    const std::vector<double> after = rebalancer.loads(at(time));
+    for (const size_t cell : {0, 3, 40}) CHECK(after[cell] == Approx(before[cell]));
+  }
 }
 
 }  // namespace
