@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "core/balance/imbalance_floor.h"
@@ -48,7 +49,8 @@ Snapshot Deployment::snapshot(Now now) const {
   snap.gpu_load_ratio = gpu_load_ratio(topology, per_gpu, rebalancer_.gpus_down().size());
   snap.imbalance_initial = imbalance_of(topology, group.initial(), loads).whole_model;
   snap.imbalance_measured = rebalancer_.measured_imbalance(now);
-  snap.imbalance_floor = imbalance.whole_model > 0 ? floor_ : 0;
+  // The floor is of a moment ago: what is in force now is no better than the best.
+  snap.imbalance_floor = std::min(floor_, imbalance.whole_model);
   snap.imbalance_threshold = rebalancer_.options().trigger.imbalance;
   snap.gain_realised = rebalancer_.gain_realised();
 

@@ -124,6 +124,11 @@ void Judge::check_window(TimePoint now) const {
   if (tokens > counted_ * 1.001 + 1) {
     fail("a window holds no more than was counted", fmt::format("{} of {}", tokens, counted_));
   }
+  const Snapshot shown = deployment_->snapshot({now, 1});
+  if (shown.imbalance_floor > shown.imbalance) {
+    fail("what is in force is no better than the best",
+         fmt::format("{} of {}", shown.imbalance, shown.imbalance_floor));
+  }
   const auto sources = static_cast<int64_t>(rebalancer.sources().sources().size());
   if (sources > scenario_.options.limits.sources) {
     fail("memory is bounded", fmt::format("{} sources", sources));
