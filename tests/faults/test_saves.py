@@ -8,74 +8,31 @@ import unittest
 
 import numpy as np
 
-from harness import SHAPE, Daemon, DaemonTest, eventually
-from workers import Follower, Publisher, initial_map, skewed_load
+from harness import SHAPE, Daemon, eventually
+from names import NamesTest
+from workers import Follower, initial_map
 
 SHIM = os.environ.get("EPLBD_FAULT_SHIM")
 MOST_CALLS = 30  # of one save; far above what it takes
 
 
 @unittest.skipUnless(SHIM, "set EPLBD_FAULT_SHIM to the built shim")
-class Saves(DaemonTest):
+class Saves(NamesTest):
     def setUp(self):
-        self.subject = Daemon()
-        self.plan_file = self.subject.folder / "plan"
-        self.state = self.subject.folder / "state"
-        self.subject.environment = {
+        subject = Daemon()
+        self.plan_file = subject.folder / "plan"
+        self.state = subject.folder / "state"
+        subject.environment = {
             "LD_PRELOAD": SHIM,
             "EPLBD_FAULT_FOLDER": str(self.state),
             "EPLBD_FAULT_PLAN": str(self.plan_file),
         }
-        self.addCleanup(self._end, self.subject)
-        self.subject.start()
-        self.named = {}  # (term, version) -> map, as any message or heartbeat said
-        self.highest = (0, 0)
-        self.beats = []  # what heartbeats named
-        self.lost = False  # generations of the state: older ones are named for a while
-        self.seed = 0
-        self.connect()
-
-    def connect(self):
-        self.worker = Publisher(self.subject.counts).connected()
-        self.worker.running = self.highest
-        self.follower = Follower(self.subject.placements)
-        self.addCleanup(self.worker.close)
-        self.addCleanup(self.follower.close)
+        self.begin(subject)
 
     def plan(self, text):
         fresh = self.plan_file.with_suffix(".new")
         fresh.write_text(text)
         fresh.rename(self.plan_file)
-
-    def look(self, timeout=0.02):
-        """Takes what was published, and checks that no name is used twice or goes back."""
-        self.follower.poll(timeout)
-        for message in self.follower.seen:
-            identity = message["term"], message["version"]
-            table = message["physical_to_logical"]
-            self.assertEqual(self.named.setdefault(identity, table), table, "one id, two maps")
-            if not self.lost:
-                self.assertGreaterEqual(identity, self.highest, "went back")
-            self.highest = max(identity, self.highest)
-        self.beats += [(beat["term"], beat["version"]) for beat in self.follower.heartbeats]
-        self.follower.seen.clear()
-        self.follower.heartbeats.clear()
-        self.worker.running = max(self.worker.running, self.highest)
-
-    def another_load(self):
-        self.seed += 1
-        self.load = skewed_load(self.seed, **SHAPE, sigma=1.0)
-
-    def until_newer(self, timeout=20):
-        before = self.highest
-
-        def newer():
-            self.worker.counts(self.load)
-            self.look()
-            return self.highest > before
-
-        eventually(newer, f"a placement above {before}", timeout)
-        self.assertLessEqual(set(self.beats), {(0, 0), *self.named}, "a name that nobody was sent")
 
     def until_failed_or_ended(self):
         """The plan's call was reached: the save failed, the process ended, or it needs fewer calls."""

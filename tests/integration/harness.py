@@ -136,6 +136,24 @@ class Daemon:
     # ---- life ----
 
     def start(self) -> Daemon:
+        self.begin()
+        eventually(self._answers, "eplbd answers on its control socket", 20)
+        self.status = self.get_json("/api/v1/status")
+        endpoints = self.status["endpoints"]
+        # libzmq names a loopback port of its IPv6 socket the mapped way.
+        self.counts, self.placements = (
+            endpoints[name][0].replace("[::ffff:127.0.0.1]", "127.0.0.1")
+            for name in ("counts", "placements")
+        )
+        self.http = endpoints["http"].removeprefix("http://")
+        self.bound = {
+            "endpoints": {"counts": {"bind": [self.counts]}, "placements": {"bind": [self.placements]}},
+            "http": {"listen": self.http},
+        }
+        return self
+
+    def begin(self) -> None:
+        """Runs it, and does not wait."""
         self.config = merged(self.config, self.bound)
         config = self.folder / "eplbd.yaml"
         # JSON is YAML.
@@ -151,20 +169,6 @@ class Daemon:
                 env=environment,
                 preexec_fn=lambda: [resource.setrlimit(*limit) for limit in self.limits.items()],
             )
-        eventually(self._answers, "eplbd answers on its control socket", 20)
-        self.status = self.get_json("/api/v1/status")
-        endpoints = self.status["endpoints"]
-        # libzmq names a loopback port of its IPv6 socket the mapped way.
-        self.counts, self.placements = (
-            endpoints[name][0].replace("[::ffff:127.0.0.1]", "127.0.0.1")
-            for name in ("counts", "placements")
-        )
-        self.http = endpoints["http"].removeprefix("http://")
-        self.bound = {
-            "endpoints": {"counts": {"bind": [self.counts]}, "placements": {"bind": [self.placements]}},
-            "http": {"listen": self.http},
-        }
-        return self
 
     def _answers(self) -> bool:
         if self.process.poll() is not None:
