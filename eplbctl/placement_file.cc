@@ -9,8 +9,9 @@
 #include <stdexcept>
 
 #include "daemon/formats/npy.h"
-#include "eplbctl/file.h"
+#include "eplbctl/data_file.h"
 #include "eplbctl/nested_list.h"
+#include "eplbctl/table.h"
 
 namespace eplbd {
 namespace {
@@ -49,7 +50,7 @@ std::vector<int32_t> from_rows(const NestedList& list, const Topology& topology)
   return map;
 }
 
-std::vector<int32_t> from_npy(const MappedFile& file, const Topology& topology) {
+std::vector<int32_t> from_npy(const DataFile& file, const Topology& topology) {
   const NpyHeader header = read_npy_header(file.bytes());
   if (header.shape.size() != 2) fail("a placement has two dimensions, [layers, slots]");
   NestedList list{header.shape, {}};
@@ -121,8 +122,14 @@ std::vector<int32_t> from_json(const std::string& text, const Topology& topology
 std::vector<int32_t> from_trtllm(const std::string& text, const Topology& topology) {
   const YAML::Node document = YAML::Load(text);
   const YAML::Node layers = document.IsMap() ? document["initial_global_assignments"] : document;
+  if (document.IsMap() && !layers && document["num_slots"]) {
+    fail(
+        "it is an online configuration of TensorRT-LLM, without initial_global_assignments: the "
+        "engine begins with the initial placement and balances by itself. There is no placement "
+        "in it");
+  }
   if (!document.IsMap() || !layers.IsMap()) {
-    fail("it has no initial_global_assignments (TensorRT-LLM), and is neither JSON nor .npy");
+    fail("it has no initial_global_assignments (TensorRT-LLM), and is neither JSON, .npy nor CSV");
   }
   const YAML::Node said = document["num_slots"];
   if (said && (!said.IsScalar() || said.Scalar() != std::to_string(topology.slots))) {
@@ -147,13 +154,21 @@ std::vector<int32_t> from_trtllm(const std::string& text, const Topology& topolo
   return map;
 }
 
-std::vector<int32_t> read_map(const MappedFile& file, const Topology& topology) {
-  const std::string_view text = file.text();
-  if (text.starts_with("\x93NUMPY")) return from_npy(file, topology);
-  const size_t first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string_view::npos) fail("it is empty");
-  if (text[first] == '{' || text[first] == '[') return from_json(std::string(text), topology);
-  return from_trtllm(std::string(text), topology);
+std::vector<int32_t> read_map(const DataFile& file, const Topology& topology) {
+  const std::string text(file.text());
+  switch (file.kind()) {
+    case DataKind::npy:
+      return from_npy(file, topology);
+    case DataKind::json:
+      return from_json(text, topology);
+    case DataKind::json_lines:
+      fail("it is JSON Lines: a placement is one JSON document");
+    case DataKind::table:
+      return from_rows(read_table(text), topology);
+    case DataKind::other_text:
+      break;
+  }
+  return from_trtllm(text, topology);
 }
 
 }  // namespace
@@ -166,7 +181,7 @@ PlacementFormat placement_format_of(const std::string& file) {
 
 Placement read_placement(const std::string& file, const Topology& topology) {
   try {
-    const MappedFile content(file);
+    const DataFile content(file);
     Placement placement(topology, read_map(content, topology));
     PlacementRules rules;
     rules.allow_duplicates = true;  // the originals make them; what is in force may have them

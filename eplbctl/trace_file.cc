@@ -8,8 +8,9 @@
 #include <stdexcept>
 
 #include "daemon/formats/npy.h"
-#include "eplbctl/file.h"
+#include "eplbctl/data_file.h"
 #include "eplbctl/nested_list.h"
+#include "eplbctl/table.h"
 
 namespace eplbd {
 namespace {
@@ -20,6 +21,17 @@ using nlohmann::json;
 constexpr int64_t kMaxDimension = 1 << 20;
 // Rounding may lose this part of a step's load before the numbers cannot be token counts.
 constexpr double kMaxRoundingLoss = 0.01;
+
+// Appends one step [layers, experts], which is called `name`.
+void add_step(const json& list, const std::string& name, NestedList& all) {
+  const NestedList load = read_nested_list(list, name, 2, 2);
+  if (all.shape.empty()) all.shape = {0, load.shape[0], load.shape[1]};
+  if (load.shape[0] != all.shape[1] || load.shape[1] != all.shape[2]) {
+    throw std::runtime_error(name + " has another shape than the first");
+  }
+  ++all.shape[0];
+  all.values.insert(all.values.end(), load.values.begin(), load.values.end());
+}
 
 // {"load_history": [{"logical_expert_load": [[..experts] ..layers]} ..]}
 NestedList read_load_history(const json& history) {
@@ -32,14 +44,27 @@ NestedList read_load_history(const json& history) {
     if (!history[step].is_object() || !history[step].contains("logical_expert_load")) {
       throw std::runtime_error(name + " has no logical_expert_load");
     }
-    const NestedList load =
-        read_nested_list(history[step]["logical_expert_load"], name + ".logical_expert_load", 2, 2);
-    if (all.shape.empty()) all.shape = {0, load.shape[0], load.shape[1]};
-    if (load.shape[0] != all.shape[1] || load.shape[1] != all.shape[2]) {
-      throw std::runtime_error(name + ".logical_expert_load has another shape than the first");
+    add_step(history[step]["logical_expert_load"], name + ".logical_expert_load", all);
+  }
+  return all;
+}
+
+// A line is a step: a bare list, or an object with logical_expert_load or logical_count.
+NestedList read_json_lines(std::string_view text) {
+  NestedList all;
+  for (size_t number = 1; !text.empty(); ++number) {
+    const std::string line(text.substr(0, text.find('\n')));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const std::string name = "line " + std::to_string(number);
+    const json step = json::parse(line, nullptr, false);
+    if (step.is_discarded()) throw std::runtime_error(name + ": it is no JSON");
+    const char* const key =
+        step.contains("logical_expert_load") ? "logical_expert_load" : "logical_count";
+    if (!step.is_array() && !step.contains(key)) {
+      throw std::runtime_error(name + ": a list, logical_expert_load or logical_count expected");
     }
-    ++all.shape[0];
-    all.values.insert(all.values.end(), load.values.begin(), load.values.end());
+    add_step(step.is_array() ? step : step[key], name, all);
   }
   return all;
 }
@@ -80,13 +105,12 @@ struct TraceFile::Impl {
   }
 
   void load() {
-    if (file.bytes().empty()) throw std::runtime_error("it is empty");
     std::vector<int64_t> shape;
-    if (file.text().starts_with("\x93NUMPY")) {
+    if (file.kind() == DataKind::npy) {
       npy = read_npy_header(file.bytes());
       shape = npy->shape;
     } else {
-      NestedList list = read_json_loads(std::string(file.text()));
+      NestedList list = read_text();
       shape = list.shape;
       values = std::move(list.values);
     }
@@ -104,6 +128,20 @@ struct TraceFile::Impl {
     steps = shape[0];
     layers = static_cast<int32_t>(shape[1]);
     experts = static_cast<int32_t>(shape[2]);
+  }
+
+  NestedList read_text() const {
+    switch (file.kind()) {
+      case DataKind::json:
+        return read_json_loads(std::string(file.text()));
+      case DataKind::json_lines:
+        return read_json_lines(file.text());
+      case DataKind::table:
+        return read_table_loads(file.text());
+      default:
+        throw std::runtime_error(
+            "it is text, but neither JSON, JSON Lines nor a table of numbers (CSV)");
+    }
   }
 
   double at(int64_t index) const {
@@ -124,9 +162,9 @@ struct TraceFile::Impl {
   }
 
   std::string name;
-  MappedFile file;
+  DataFile file;
   std::optional<NpyHeader> npy;
-  std::vector<double> values;  // of JSON
+  std::vector<double> values;  // of text
   int64_t steps = 0;
   int32_t layers = 0;
   int32_t experts = 0;

@@ -12,8 +12,9 @@
 namespace eplbd {
 
 // Reads .npy ([layers, experts] or [steps, layers, experts], mapped, not copied: a trace of days
-// needs no memory) and JSON (the ADRS benchmark's load_history, SGLang's logical_count, nested
-// lists). All values are checked when it is opened.
+// needs no memory), .npz, JSON (the ADRS benchmark's load_history, SGLang's logical_count, nested
+// lists), JSON Lines (a step each), tables (table.h), and gzip of any. All values are checked when
+// it is opened.
 class TraceFile {
  public:
   // Throws std::runtime_error: FILE: what is wrong and where.

@@ -129,7 +129,8 @@ eplb_status eplb_imbalance(const eplb_topology* topology, const int32_t* physica
                            const double* loads, double* layers, double* whole_model,
                            eplb_error* error);
 
-/* What no placement of these loads is below, proven; as eplb_imbalance(). */
+/* What no placement of these loads without an expert twice on a GPU is below, proven; as
+ * eplb_imbalance(). Groups are kept on nodes where eplb_solve() does so from scratch. */
 eplb_status eplb_bound(const eplb_topology* topology, const double* loads,
                        const eplb_solve_options* options, double* layers, double* whole_model,
                        eplb_error* error);

@@ -249,7 +249,10 @@ eplb_status eplb_bound(const eplb_topology* topology, const double* loads,
                        const eplb_solve_options* options, double* layers, double* whole_model,
                        eplb_error* error) {
   return guarded(error, [&] {
-    const Task task = task_of(topology, loads, options);
+    Task task = task_of(topology, loads, options);
+    // An update keeps groups where they are, which may be wider than on a node each.
+    const bool updates = task.has_current() || task.balancer.policy == Policy::incremental;
+    if (updates) task.balancer.hierarchical = Hierarchical::no;
     const ImbalanceBound bound =
         imbalance_bound(task.balancer, task.topology, task.loads, task.gpus_down, true);
     put_imbalance(bound.layers, bound.whole_model, layers, whole_model);

@@ -85,7 +85,11 @@ TEST_CASE("what is no placement of this shape is refused with its place") {
   CHECK_THAT(error("[[0,1,1,0],[2,1,0,1]]"), Contains("2"));
   CHECK_THAT(error("[[0,1,2,0.5],[2,1,0,1]]"), Contains("0.5"));
   CHECK_THAT(error("{\"map\": 1}"), Contains("physical_to_logical_map"));
-  CHECK_THAT(error("num_slots: 4\n"), Contains("initial_global_assignments"));
+  CHECK_THAT(error("num_slots: 4\nlayer_updates_per_iter: 2\n"), Contains("online configuration"));
+  CHECK_THAT(error("layers: 4\n"), Contains("initial_global_assignments"));
+  CHECK(error("0,1,2,0\n2,1,0,1\n").empty());
+  CHECK_THAT(error("0,1,2\n2,1,0\n"), Contains("3 slots a layer, not 4"));
+  CHECK_THAT(error("[0,1,2,0]\n[2,1,0,1]\n"), Contains("JSON Lines"));
   CHECK_THAT(error("num_slots: 4\ninitial_global_assignments:\n  0: [0, 1, 2, 0]\n  4: [2, 1]\n"),
              Contains("no layer 1"));
   CHECK_THAT(error("initial_global_assignments:\n  0: [0, 1, 2, 0]\n  1: [2, 1]\n"),

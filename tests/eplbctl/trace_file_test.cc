@@ -153,7 +153,33 @@ TEST_CASE("JSON that is not loads is refused with its place") {
              Contains("load_history[1].logical_expert_load has another shape"));
   CHECK_THAT(error_of(R"({"load_history": [{}]})"), Contains("load_history[0] has no"));
   CHECK_THAT(error_of("[[1e999]]"), Contains("no JSON"));
-  CHECK_THAT(error_of("hello"), Contains("line 1"));
+  CHECK_THAT(error_of("hello"), Contains("neither JSON"));
+}
+
+TEST_CASE("tables: with a heading or not, a line a layer or a cell") {
+  const std::vector<double> second{3, 0, 4};
+  CHECK(step_of("1;2\n3;4\n", 0) == std::vector<double>{1, 2, 3, 4});
+  CHECK(step_of("# by hand\n\n1 2\n3  4\r\n", 0) == std::vector<double>{1, 2, 3, 4});
+  CHECK(step_of("step,layer,a,b,c\n9,4,3,0,4\n7,4,1,1,1\n", 1) == second);
+  CHECK(step_of("step,a,b,c\n0,1,1,1\n1,3,0,4\n", 1) == second);
+  CHECK(step_of("step\tlayer\texpert\tload\n1\t4\t2\t4\n1\t4\t0\t3\n0\t4\t1\t1\n", 1) == second);
+  CHECK(error_of("step,layer,a\n0,5,1\n0,6,1\n1,6,1\n") == "step 1 has no layer 5");
+  CHECK(error_of("layer,expert,load\n0,0,1\n1,99999,1\n") ==
+        "it stands for far more cells than it has");
+  CHECK(error_of("layer,layer,a\n1,1,1\n") == "line 1: two columns say the layer");
+  CHECK(error_of("layer\n1\n") ==
+        "it is text, but neither JSON, JSON Lines nor a table of numbers (CSV)");
+  CHECK(error_of("step,layer\n1,1\n") == "line 1: no column holds loads");
+  CHECK(error_of("1,2\n3\n") == "line 2: 1 columns, those before it have 2");
+  CHECK(error_of("1,2\n3,inf\n") == "line 2: a load that is no finite number");
+}
+
+TEST_CASE("JSON Lines: a line is a step") {
+  CHECK(step_of("[[1,2]]\n\n{\"logical_count\": [[3,4]]}\n", 1) == std::vector<double>{3, 4});
+  CHECK(error_of("[[1,2]]\n[[1]]\n") == "line 2 has another shape than the first");
+  CHECK(error_of("[[1,2]]\n[[1,\n") == "line 2: it is no JSON");
+  CHECK(error_of("{\"a\": 1}\n{\"a\": 1}\n") ==
+        "line 1: a list, logical_expert_load or logical_count expected");
 }
 
 TEST_CASE("a step as counts: rounded, and refused where that loses the load") {

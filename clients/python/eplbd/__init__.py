@@ -6,6 +6,7 @@ thousand times faster and better balanced. Rebalancer is what the daemon eplbd d
 process. Both are libeplb, C++ without a thread or a clock of its own.
 """
 
+from .files import read_placement, read_trace
 from .rebalancer import Decision, Rebalancer
 from .solve import imbalance, imbalance_bound, initial_placement, rebalance_experts
 
@@ -17,5 +18,7 @@ __all__ = [
     "imbalance",
     "imbalance_bound",
     "initial_placement",
+    "read_placement",
+    "read_trace",
     "rebalance_experts",
 ]
