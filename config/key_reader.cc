@@ -2,8 +2,8 @@
 #include "config/key_reader.h"
 
 #include <algorithm>
-#include <numeric>
 
+#include "config/nearest.h"
 #include "core/model/utf8.h"
 
 namespace eplbd {
@@ -11,21 +11,6 @@ namespace {
 
 std::string join(const std::string& section, const std::string& name) {
   return section.empty() ? name : section + "." + name;
-}
-
-// Levenshtein.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0]++;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row.back();
 }
 
 // A key in a message: as it is where it can be, else quoted and on one line.
@@ -59,20 +44,15 @@ bool Findings::sound(const std::string& key) const {
 }
 
 std::string Findings::hint(const Unknown& unknown) const {
-  const std::string* best = nullptr;
-  const size_t allowed = std::clamp<size_t>(unknown.name.size() / 3, 1, 4);
-  size_t best_distance = allowed + 1;
-  std::string names;
+  std::vector<std::string> here;
   for (const auto& [section, name] : known_) {
-    if (section != unknown.section) continue;
-    const size_t distance = unknown.name.size() > 60 ? 60 : edit_distance(unknown.name, name);
-    if (distance < best_distance) {
-      best_distance = distance;
-      best = &name;
-    }
-    names += (names.empty() ? "" : ", ") + name;
+    if (section == unknown.section) here.push_back(name);
   }
-  if (best) return "unknown key; did you mean " + join(unknown.section, *best) + "?";
+  if (const auto best = nearest(unknown.name, here)) {
+    return "unknown key; did you mean " + join(unknown.section, *best) + "?";
+  }
+  std::string names;
+  for (const std::string& name : here) names += (names.empty() ? "" : ", ") + name;
   for (const auto& [section, name] : known_) {
     if (name == unknown.name) return "unknown key here; did you mean " + join(section, name) + "?";
   }

@@ -5,13 +5,17 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <limits>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "config/duration.h"
 #include "core/model/names.h"
+#include "eplbctl/errors.h"
 
 namespace eplbd {
 
@@ -36,19 +40,63 @@ inline CLI::Option* add_path(CLI::App& command, const std::string& name, std::st
 
 // Makes seconds of it; a unit must be given, as in the configuration.
 inline CLI::Validator duration() {
-  const auto to_seconds = [](std::string& text) -> std::string {
+  CLI::Validator validator;
+  validator.operation([](std::string& text) -> std::string {
     Duration value{};
     const bool known = !parse_duration(text, value);
     if (!known || value < std::chrono::milliseconds(1) || value > std::chrono::hours(24 * 30)) {
       return "must be a duration with its unit, from 1ms to 30d, as 90s, 5m or 2h, is \"" + text +
              "\"";
     }
-    text = std::to_string(::eplbd::to_seconds(value));
+    text = std::to_string(to_seconds(value));
     return {};
-  };
-  CLI::Validator validator;
-  validator.operation(to_seconds);
+  });
   return validator;
+}
+
+// The same of a flag whose number alone has always meant seconds: 3, 3s and 3000ms are one.
+inline CLI::Option* add_seconds(CLI::App& command, const std::string& flag, double& seconds,
+                                const std::string& help, double least, double most) {
+  CLI::Validator validator;
+  validator.operation([least, most](std::string& text) -> std::string {
+    Duration value{};
+    char* end = nullptr;
+    double number = std::strtod(text.c_str(), &end);
+    bool known = !text.empty() && *end == '\0';
+    if (!known && !parse_duration(text, value)) {
+      known = true;
+      number = to_seconds(value);
+    }
+    if (!known || !(number >= least && number <= most)) {
+      return fmt::format("must be a duration, as 500ms, 90s or 5m, from {}s to {}s, is \"{}\"",
+                         least, most, text);
+    }
+    text = fmt::format("{}", number);
+    return {};
+  });
+  return command.add_option(flag, seconds, help)->transform(validator)->type_name("DURATION");
+}
+
+// A file whose name says what it is: one of these suffixes, or none.
+inline CLI::Validator has_suffix(std::vector<std::string> known) {
+  const auto check = [known = std::move(known)](const std::string& file) -> std::string {
+    const std::string suffix = std::filesystem::path(file).extension().string();
+    if (suffix.empty() || std::find(known.begin(), known.end(), suffix) != known.end()) return {};
+    return fmt::format("must end in {}, is \"{}\"", fmt::join(known, " or "), file);
+  };
+  return CLI::Validator(check, "");
+}
+
+// What stands before a command is the command's, or an error: no flag is ignored.
+inline void take_leading(const CLI::App& before, CLI::App& command) {
+  for (const CLI::Option* given : before.get_options()) {
+    if (given->count() == 0) continue;
+    CLI::Option* own = command.get_option_no_throw(given->get_name());
+    if (own == nullptr) throw UsageError("takes no " + given->get_name());
+    if (own->count() > 0) throw UsageError(given->get_name() + " is given twice");
+    own->add_result(given->results());
+    own->run_callback();
+  }
 }
 
 // One of an enum's names, into a T or an optional of one; --help and errors show the names alone.

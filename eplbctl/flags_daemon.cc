@@ -23,12 +23,16 @@ class DaemonCommands {
  public:
   DaemonCommands(CLI::App& app, Action& action)
       : app_(app), action_(action), address_(std::make_shared<DaemonAddress>()) {
-    add_path(app, "--socket", address_->socket,
-             "control socket of the daemon (default: /run/eplbd/control.sock)");
-    add_path(app, "--config", address_->config, "find it by the daemon's configuration file");
-    app.add_option("--deployment", address_->deployment,
-                   "find it by name: /run/eplbd/NAME/control.sock")
-        ->type_name("NAME");
+    CLI::Option* socket =
+        add_path(app, "--socket", address_->socket,
+                 "control socket of the daemon (default: /run/eplbd/control.sock)");
+    CLI::Option* config =
+        add_path(app, "--config", address_->config, "find it by the daemon's configuration file");
+    CLI::Option* deployment = app.add_option("--deployment", address_->deployment,
+                                             "find it by name: /run/eplbd/NAME/control.sock");
+    deployment->type_name("NAME");
+    socket->excludes(config)->excludes(deployment);
+    config->excludes(deployment);
   }
 
   void add_all() {
@@ -65,31 +69,37 @@ class DaemonCommands {
 
   void add_placement() {
     const auto options = std::make_shared<PlacementOptions>();
-    const auto run = [this, options](int (*command)(const PlacementOptions&)) {
-      return [this, options, command] {
+    CLI::App* show = add(app_, "placement", "Which expert lies where; export, import, diff");
+    const auto run = [this, options, show](CLI::App* command,
+                                           int (*runs)(const PlacementOptions&)) {
+      command->callback([this, options, show, command, runs] {
         if (action_) return;  // the innermost command is meant
         options->daemon = *address_;
-        action_ = [options, command] { return command(*options); };
-      };
+        action_ = [options, show, command, runs] {
+          if (command != show) take_leading(*show, *command);
+          return runs(*options);
+        };
+      });
     };
-    CLI::App* show = add(app_, "placement", "Which expert lies where; export, import, diff");
-    show->add_flag("--json", options->json, "as JSON: docs/http.md");
-    show->add_option("--layer", options->layer, "this layer, GPU by GPU")->check(in_range(0));
+    CLI::Option* json = show->add_flag("--json", options->json, "as JSON: docs/http.md");
+    show->add_option("--layer", options->layer, "this layer, GPU by GPU")
+        ->check(in_range(0))
+        ->excludes(json);
     CLI::App* write = add(*show, "export", "Write the placement in force for an engine");
     add_path(*write, "--to", options->file, "the file; -: standard output")->required();
     add_choice<PlacementFormat>(*write, "--format", options->format,
-                                "default: by the file's name (.npy npy, .yaml trtllm, else json)");
-    write->callback(run(run_placement_export));
+                                "default: by the file's name (.npy npy, .yaml trtllm, .json json)");
+    run(write, run_placement_export);
     CLI::App* read = add(*show, "import", "Publish a placement; holds until resume");
     add_path(*read, "FILE", options->file, "in any of the formats of export")->required();
     read->add_flag("--json", options->json, "the answer as JSON");
-    read->callback(run(run_placement_import));
+    run(read, run_placement_import);
     CLI::App* diff = add(*show, "diff", "What a file would change");
     add_path(*diff, "FILE", options->file, "in any of the formats of export")->required();
     add_path(*diff, "OTHER", options->other, "compare FILE to this one, not to what is in force");
     diff->add_flag("--json", options->json, "layers and moves as JSON");
-    diff->callback(run(run_placement_diff));
-    show->callback(run(run_placement));
+    run(diff, run_placement_diff);
+    run(show, run_placement);
   }
 
   // One order: `fill` makes its path and body when it is the one that was given.
@@ -171,7 +181,9 @@ class DaemonCommands {
   void add_record() {
     const auto options = std::make_shared<RecordOptions>();
     CLI::App* command = add(app_, "record", "Write this deployment's counts as a trace");
-    add_path(*command, "--to", options->file, "a .npy file, which must not exist")->required();
+    add_path(*command, "--to", options->file, "a .npy file, which must not exist")
+        ->required()
+        ->check(has_suffix({".npy"}));
     add_duration(*command, "--for", options->for_seconds, "so long (default: until Ctrl-C)");
     add_duration(*command, "--every", options->every_seconds, "a step (default: 1s)");
     add_duration(*command, "--keep", options->keep_seconds,

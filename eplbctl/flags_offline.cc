@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "config/config.h"
 #include "eplbctl/flags.h"
@@ -13,6 +15,21 @@
 
 namespace eplbd {
 namespace {
+
+// What a command runs, with the flags that stand before it; `check` looks at them together.
+template <typename Options>
+void on_parsed(
+    CLI::App& app, CLI::App* command, Action& action, std::shared_ptr<Options> options,
+    int (*run)(const Options&), std::function<void()> check = [] {}) {
+  command->callback(
+      [&app, command, &action, options = std::move(options), run, check = std::move(check)] {
+        action = [&app, command, options, run, check] {
+          take_leading(app, *command);
+          check();
+          return run(*options);
+        };
+      });
+}
 
 // Returns --gpus; who gives one of the others gives that too.
 CLI::Option* add_shape(CLI::App& command, ShapeOptions& shape) {
@@ -33,6 +50,7 @@ CLI::Option* add_shape(CLI::App& command, ShapeOptions& shape) {
       ->needs(gpus);
   command.add_option("--gpu-speeds", shape.gpu_speeds, "relative speeds, one a GPU: 1,1,0.8,...")
       ->delimiter(',')
+      ->check(in_range(1e-6, 1e6))
       ->needs(gpus);
   return gpus;
 }
@@ -50,33 +68,42 @@ void add_balancer(CLI::App& command, BalancerOptions& balancer, const std::strin
 void add_solve(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("solve", "One placement for the loads of a file, as JSON");
   const auto options = std::make_shared<SolveOptions>();
-  add_path(*command, "--loads", options->loads, "load file: .npy or JSON; steps are summed")
+  add_path(*command, "--loads", options->loads, "load file: .npy, JSON, a table; steps are summed")
       ->required();
   add_shape(*command, options->shape)->required();
   add_balancer(*command, options->balancer, "joint");
   add_path(*command, "--current", options->current,
            "placement in force: moves are counted from it, incremental starts from it "
            "(default: the initial placement)");
-  command->add_option("--max-moves", options->budget.moves, "incremental: at most; 0: no limit")
-      ->check(in_range(0));
-  command
-      ->add_option("--max-moves-per-gpu", options->budget.moves_per_gpu,
-                   "incremental: incoming, of any one GPU; 0: no limit")
-      ->check(in_range(0));
-  command
-      ->add_option("--settle", options->settle,
-                   "incremental: the imbalance of a layer at which to stop")
-      ->check(in_range(1.0, 1e9))
-      ->capture_default_str();
+  std::vector<CLI::Option*> incremental;
+  incremental.push_back(
+      command->add_option("--max-moves", options->budget.moves, "incremental: at most; 0: no limit")
+          ->check(in_range(0)));
+  incremental.push_back(command
+                            ->add_option("--max-moves-per-gpu", options->budget.moves_per_gpu,
+                                         "incremental: incoming, of any one GPU; 0: no limit")
+                            ->check(in_range(0)));
+  incremental.push_back(command
+                            ->add_option("--settle", options->settle,
+                                         "incremental: the imbalance of a layer at which to stop")
+                            ->check(in_range(1.0, 1e9))
+                            ->capture_default_str());
   command->add_flag("--bound", options->bound, "add a proven lower bound on the imbalance");
-  command
-      ->add_option("--search-seconds", options->search_seconds,
-                   "joint: go on searching for so long")
-      ->check(in_range(0));
+  CLI::Option* search = add_seconds(*command, "--search-seconds", options->search_seconds,
+                                    "joint: go on searching for so long", 0, 1e6);
   command->add_option("--repeat", options->repeat, "time the policy so often, give the median")
       ->check(in_range(1, 1000000))
       ->capture_default_str();
-  command->callback([options, &action] { action = [options] { return run_solve(*options); }; });
+  on_parsed(app, command, action, options, run_solve, [options, incremental, search] {
+    const Policy policy = options->balancer.policy;
+    const auto refuse = [](const CLI::Option* flag, const char* whose) {
+      if (flag->count() > 0) throw UsageError(flag->get_name() + " is for --policy " + whose);
+    };
+    for (const CLI::Option* flag : incremental) {
+      if (policy != Policy::incremental) refuse(flag, "incremental");
+    }
+    if (policy != Policy::joint) refuse(search, "joint");
+  });
 }
 
 void add_load(CLI::App& app, Action& action) {
@@ -86,9 +113,10 @@ void add_load(CLI::App& app, Action& action) {
   add_path(*command, "--config", options->config,
            "the daemon's configuration: deployment, topology, addresses (default: "
            "DeepSeek-V3's shape on the default addresses)");
-  add_path(*command, "--trace", options->trace,
-           "publish this trace, over and over (default: drawn traffic, a mix of domains "
-           "that drifts and sometimes jumps)");
+  CLI::Option* trace =
+      add_path(*command, "--trace", options->trace,
+               "publish this trace, over and over (default: drawn traffic, a mix of domains "
+               "that drifts and sometimes jumps, as recorded traffic does)");
   command->add_option("--deployment", options->deployment, "the deployment's name");
   command->add_option("--counts", options->counts, "where the daemon hears counts, ZeroMQ address");
   command->add_option("--placements", options->placements,
@@ -99,20 +127,22 @@ void add_load(CLI::App& app, Action& action) {
   command->add_option("--sources", options->fleet.sources, "workers that count")
       ->check(in_range(1, 4096))
       ->capture_default_str();
-  command->add_option("--interval", options->interval_seconds, "seconds of a step")
-      ->check(in_range(0.001, 3600.0))
-      ->capture_default_str();
+  add_seconds(*command, "--interval", options->interval_seconds, "of a step (default: 1s)", 0.001,
+              3600);
   command->add_option("--speed", options->speed, "times real time")
       ->check(in_range(0.001, 10000.0))
       ->capture_default_str();
-  command
-      ->add_option("--apply-seconds", options->fleet.apply_seconds,
-                   "how long the workers take to apply a placement")
-      ->check(in_range(0.0, 86400.0))
-      ->capture_default_str();
-  command->add_option("--seconds", options->seconds, "end after so long (default: at a signal)")
-      ->check(in_range(0));
-  command->add_option("--seed", options->seed, "of the drawn traffic")->capture_default_str();
+  add_seconds(*command, "--apply-seconds", options->fleet.apply_seconds,
+              "how long the workers take to apply a placement (default: 2s)", 0, 86400);
+  add_seconds(*command, "--seconds", options->seconds, "end after so long (default: at a signal)",
+              0, 1e7);
+  command->add_option("--seed", options->seed, "of the drawn traffic")
+      ->check(in_range(0))
+      ->capture_default_str()
+      ->excludes(trace);
+  command->add_flag("--force", options->force,
+                    "publish beside live workers too, or over what they left; placements made of "
+                    "simulated load may then reach them");
   CLI::Option* key = add_path(*command, "--curve-secret-key", options->fleet.curve_secret_key,
                               "the workers' secret key, a file");
   CLI::Option* server = add_path(*command, "--curve-server-key", options->fleet.curve_server_key,
@@ -120,50 +150,49 @@ void add_load(CLI::App& app, Action& action) {
   key->needs(server);
   server->needs(key);
   command->add_flag("--json", options->json, "an object a second instead of a table");
-  command->callback([options, &action] { action = [options] { return run_load(*options); }; });
+  on_parsed(app, command, action, options, run_load);
 }
 
 void add_replay(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand(
       "replay", "The daemon's own decisions over a trace, in virtual time, as JSON");
   const auto options = std::make_shared<ReplayOptions>();
-  add_path(*command, "--trace", options->trace, "trace file: .npy or JSON")->required();
+  add_path(*command, "--trace", options->trace, "trace file: .npy, JSON, a table")->required();
   add_shape(*command, options->shape);
   add_path(*command, "--config", options->config,
            "a daemon's configuration: the rules, and the topology where --gpus is not given");
-  add_choice<Policy>(*command, "--policy", options->policy,
-                     "how to place, instead of the configuration's");
+  CLI::Option* policy = add_choice<Policy>(*command, "--policy", options->policy,
+                                           "how to place, instead of the configuration's");
   add_choice<Hierarchical>(*command, "--hierarchical", options->hierarchical,
                            "keep expert groups on nodes");
   command->add_option("--seed", options->seed, "of what a policy draws")->check(in_range(0));
-  command->add_option("--step-seconds", options->time.step_seconds, "how long a step lasts")
-      ->check(in_range(1e-3, 86400.0))
-      ->capture_default_str();
-  command
-      ->add_option("--apply-seconds", options->time.apply_seconds,
-                   "a decided placement serves from so long after")
-      ->check(in_range(0.0, 1e6))
-      ->capture_default_str();
+  add_seconds(*command, "--step-seconds", options->time.step_seconds,
+              "how long a step lasts (default: 1s)", 1e-3, 86400);
+  add_seconds(*command, "--apply-seconds", options->time.apply_seconds,
+              "a decided placement serves from so long after (default: 0s)", 0, 1e6);
   command
       ->add_option("--sources", options->time.sources,
                    "so many workers share the trace and report out of step, once a step each; "
                    "decided every trigger.interval (1: once a step)")
       ->check(in_range(1, 4096))
       ->capture_default_str();
-  add_path(*command, "--timeline", options->timeline, "write a CSV file, a line a step");
+  CLI::Option* timeline =
+      add_path(*command, "--timeline", options->timeline, "write a .csv file, a line a step");
+  timeline->check(has_suffix({".csv"}));
   CLI::Option* compare =
       command
           ->add_option("--compare", options->compared,
                        "a table of several: policies and configuration files; none given: all "
                        "policies")
-          ->expected(0, 1000);
+          ->expected(0, 1000)
+          ->excludes(timeline)
+          ->excludes(policy);
   command->add_flag("--json", options->json, "the table of --compare as JSON");
-  command->callback([options, compare, &action] {
+  on_parsed(app, command, action, options, run_replay, [options, compare] {
     options->compare = compare->count() > 0;
     if (options->compared.size() == 1 && options->compared.front().empty()) {
       options->compared.clear();  // --compare without a value
     }
-    action = [options] { return run_replay(*options); };
   });
 }
 
@@ -180,7 +209,7 @@ void add_keygen(CLI::App& app, Action& action) {
                                             "a worker's key: the sources for which it may speak");
   command->add_flag("--observer", options->observer, "a key that may only subscribe")
       ->excludes(source);
-  command->callback([options, &action] { action = [options] { return run_keygen(*options); }; });
+  on_parsed(app, command, action, options, run_keygen);
 }
 
 }  // namespace

@@ -41,6 +41,13 @@ PackedArray<T> packed(const std::vector<T>& values) {
 
 }  // namespace
 
+std::string simulated_source(int32_t index) { return "sim" + std::to_string(index); }
+
+bool is_simulated(std::string_view source) {
+  return source.starts_with("sim") && source.size() > 3 &&
+         source.find_first_not_of("0123456789", 3) == source.npos;
+}
+
 struct Fleet::Impl {
   Impl(const Topology& shape, const FleetOptions& chosen)
       : topology(shape),
@@ -57,7 +64,7 @@ struct Fleet::Impl {
     subscriber.set(zmq::sockopt::subscribe, options.deployment);
     const size_t cells = static_cast<size_t>(topology.layers) * topology.logical_experts;
     for (int32_t i = 0; i < options.sources; ++i) {
-      Publisher source{"dp" + std::to_string(i), {context, zmq::socket_type::pub}, 0, 0, 0, {}, {}};
+      Publisher source{simulated_source(i), {context, zmq::socket_type::pub}, 0, 0, 0, {}, {}};
       source.since = unix_seconds();
       source.epoch = static_cast<uint64_t>(source.since * 1e9);
       source.counts.assign(cells, 0);
@@ -116,6 +123,7 @@ struct Fleet::Impl {
     source.counts.assign(running.begin(), running.end());
     CountsReport report;
     report.source = source.name;
+    report.engine = kSimulatedEngine;
     report.epoch = source.epoch;
     report.since = source.since;
     report.ts = unix_seconds();
@@ -146,6 +154,7 @@ struct Fleet::Impl {
     Publisher& source = sources.front();
     StateReport report;
     report.source = source.name;
+    report.engine = kSimulatedEngine;
     report.epoch = source.epoch;
     report.ts = unix_seconds();
     report.running = follower.running();
@@ -197,10 +206,12 @@ struct Fleet::Impl {
       receive();
       const TimePoint now = Clock::now();
       follower.advance(now);
-      if (follower.take_report_due() || now >= state_due) report_state();
+      const bool told = follower.take_report_due();
+      if (speaks && (told || now >= state_due)) report_state();
       while (now >= report_due()) report_counts(reported++);
       if (now >= deadline) return;
-      TimePoint wake = std::min({deadline, state_due, report_due()});
+      TimePoint wake = std::min(deadline, report_due());
+      if (speaks) wake = std::min(wake, state_due);
       if (const auto change = follower.next_change()) wake = std::min(wake, *change);
       const auto wait = std::chrono::ceil<std::chrono::milliseconds>(wake - now);
       zmq::pollitem_t item{subscriber.handle(), 0, ZMQ_POLLIN, 0};
@@ -230,12 +241,15 @@ struct Fleet::Impl {
   TimePoint subscribe_due{};
   int64_t messages = 0;
   bool heard = false;
+  bool speaks = false;
 };
 
 Fleet::Fleet(const Topology& topology, const FleetOptions& options)
     : impl_(std::make_unique<Impl>(topology, options)) {}
 Fleet::~Fleet() = default;
 
+void Fleet::speak() { impl_->speaks = true; }
+bool Fleet::speaks() const { return impl_->speaks; }
 void Fleet::begin_step(std::span<const uint32_t> counts, TimePoint start, Duration length) {
   impl_->begin_step(counts, start, length);
 }

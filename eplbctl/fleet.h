@@ -8,12 +8,18 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/model/topology.h"
 #include "eplbctl/placement_follower.h"
 
 namespace eplbd {
+
+// Who a simulated fleet says it is: its engine, and sources sim0, sim1, ...
+inline constexpr char kSimulatedEngine[] = "eplbctl-load";
+std::string simulated_source(int32_t index);
+bool is_simulated(std::string_view source);
 
 struct FleetOptions {
   std::string deployment;
@@ -30,6 +36,10 @@ class Fleet {
   // Throws std::runtime_error naming an address that cannot be connected to.
   Fleet(const Topology& topology, const FleetOptions& options);
   ~Fleet();
+
+  // Until this is called it only listens.
+  void speak();
+  bool speaks() const;
 
   // The traffic [layers, experts] of a step that lasts so long from `start` on. Reports of the step
   // before that are still due are sent now.

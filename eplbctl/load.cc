@@ -22,6 +22,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr Duration kShowEvery = std::chrono::seconds(1);
+constexpr Duration kListenFor = std::chrono::milliseconds(100);  // at a time, for a daemon
 constexpr int32_t kDefaultSlots = 288;
 constexpr int32_t kDefaultGpus = 32;
 constexpr char kDefaultDeployment[] = "deepseek-v3-decode";
@@ -71,6 +72,12 @@ struct Setup {
     topology.logical_experts = MixtureOptions().experts;
     if (!options.config.empty()) {
       const Config config = read_config(options.config);
+      const std::string& engine = config.rebalancer.workers.engine;
+      if (!engine.empty() && engine != kSimulatedEngine) {
+        throw UsageError(options.config + ": workers.engine is " + engine +
+                         ": the daemon rejects a simulated fleet, whose engine is " +
+                         kSimulatedEngine);
+      }
       fleet.deployment = config.deployment;
       fleet.counts = on_this_machine(config.endpoints.counts.bind);
       fleet.placements = on_this_machine(config.endpoints.placements.bind);
@@ -177,6 +184,21 @@ class Show {
   LoadFigures figures_;
 };
 
+// The fleet has heard a daemon: may it publish there?
+void check_that_nobody_is_there(const Setup& setup) {
+  const std::string force = "; --force publishes all the same";
+  nlohmann::json status;
+  try {
+    const HttpCall call{setup.http, "/api/v1/status", "", std::chrono::seconds(5)};
+    status = nlohmann::json::parse(http_request(call).body);
+  } catch (const std::exception& error) {
+    throw std::runtime_error("an eplbd is heard, but does not say whether it has workers (" +
+                             std::string(error.what()) + "): --http is its HTTP address" + force);
+  }
+  const std::string someone = who_is_there(status, setup.fleet.deployment);
+  if (!someone.empty()) throw std::runtime_error(setup.http + ": " + someone + force);
+}
+
 }  // namespace
 
 int run_load(const LoadOptions& options) {
@@ -195,9 +217,15 @@ int run_load(const LoadOptions& options) {
   TimePoint next_step = start;
   TimePoint next_show = start + kShowEvery;
   Score score;
+  if (options.force) fleet.speak();
   while (stop_requested == 0) {
     fleet.run_until(std::min({next_step, next_show, end}));
+    if (fleet.heard() && !fleet.speaks()) {
+      check_that_nobody_is_there(setup);
+      fleet.speak();
+    }
     const TimePoint now = Clock::now();
+    if (now >= next_step && !fleet.speaks()) next_step = now + kListenFor;
     if (now >= next_step) {
       traffic->next(counts);
       fleet.begin_step(counts, now, step);

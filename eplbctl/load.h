@@ -26,9 +26,12 @@ struct LoadOptions {
   double speed = 1;             // times real time
   double seconds = 0;           // 0: until a signal
   uint64_t seed = 0;
+  bool force = false;  // publish whoever is there
   bool json = false;
 };
 
+// Nothing is published before a daemon was heard that says nobody is there: simulated load that is
+// taken for that of workers makes placements which they then get.
 int run_load(const LoadOptions& options);
 
 }  // namespace eplbd

@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <vector>
 
+#include "eplbctl/fleet.h"
 #include "eplbctl/terminal.h"
 #include "eplbctl/text.h"
 
@@ -28,6 +31,33 @@ DaemonFigures daemon_figures(const nlohmann::json& status) {
   double lost = 0;
   for (const nlohmann::json& worker : status.at("workers")) lost += worker.at("lost").get<double>();
   return {number("imbalance"), number("decide_seconds"), lost, number("messages_rejected")};
+}
+
+std::string who_is_there(const nlohmann::json& status, const std::string& deployment) {
+  const std::string name = status.at("deployment");
+  if (name != deployment) return "this is the daemon of " + name + ", not of " + deployment;
+  std::vector<std::string> live;
+  for (const nlohmann::json& worker : status.at("workers")) {
+    const std::string source = worker.at("source");
+    if (worker.at("live").get<bool>() && !is_simulated(source)) live.push_back(source);
+  }
+  if (!live.empty()) {
+    constexpr size_t kNamed = 4;
+    const std::span named(live.data(), std::min(live.size(), kNamed));
+    return format("{} has live workers ({}{}): they would get placements made of simulated load",
+                  name, fmt::join(named, ", "), live.size() > kNamed ? ", ..." : "");
+  }
+  const nlohmann::json& group = status.at("group");
+  const nlohmann::json& placement = status.at("placement");
+  if (group.is_object() ? is_simulated(group.at("source").get<std::string>())
+                        : placement.at("version").get<uint64_t>() == 0) {
+    return "";
+  }
+  const std::string whose = group.is_object()
+                                ? "the group of " + group.at("source").get<std::string>()
+                                : "a group that is not connected now";
+  return format("{} holds placement version {} of {}: it would adopt another", name,
+                placement.at("version").get<uint64_t>(), whose);
 }
 
 std::string load_header() {

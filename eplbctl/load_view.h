@@ -20,6 +20,10 @@ struct DaemonFigures {
 };
 DaemonFigures daemon_figures(const nlohmann::json& status);
 
+// Why a simulated fleet must not publish to the daemon of this status: it has workers of its own,
+// or a placement that such left. Empty: nobody is there.
+std::string who_is_there(const nlohmann::json& status, const std::string& deployment);
+
 struct LoadFigures {
   std::string title;
   double seconds = 0;            // since the start

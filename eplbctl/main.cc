@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "config/nearest.h"
 #include "daemon/version.h"
 #include "eplbctl/errors.h"
 #include "eplbctl/flags.h"
@@ -22,7 +23,38 @@ std::string commands_of(const CLI::App& app) {
   return list;
 }
 
-// What is wrong with the command line, under the command that it got to.
+std::string suggestion(std::string_view written, const std::vector<std::string>& known) {
+  const auto meant = eplbd::nearest(written, known);
+  return meant ? "; did you mean " + *meant + "?" : "";
+}
+
+// Of a command and of those that it stands under.
+std::vector<std::string> flags_of(const CLI::App* app) {
+  std::vector<std::string> flags;
+  for (; app != nullptr; app = app->get_parent()) {
+    for (const CLI::Option* option : app->get_options()) {
+      for (const std::string& name : option->get_lnames()) flags.push_back("--" + name);
+    }
+  }
+  return flags;
+}
+
+// What stands where no command, flag or value is expected.
+std::string unexpected(const CLI::App& app, const std::string& word) {
+  if (word.starts_with('-')) {
+    const std::string flag = word.substr(0, word.find('='));
+    return "there is no flag " + flag + suggestion(flag, flags_of(&app));
+  }
+  if (app.get_require_subcommand_min() == 0) return "\"" + word + "\" is one word too many";
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  const std::string meant = suggestion(word, names);
+  return "there is no command \"" + word + "\"" +
+         (meant.empty() ? "; there are " + commands_of(app) : meant);
+}
+
+// What is wrong with the command line, under the command that it got to. A word that nobody knows
+// comes first: what seems to be missing is often that, misspelt.
 std::string usage_error(const CLI::App* app, const CLI::Error& error) {
   const std::vector<std::string> rest = app->remaining(true);
   std::string name = app->get_name();
@@ -31,10 +63,10 @@ std::string usage_error(const CLI::App* app, const CLI::Error& error) {
     name += " " + app->get_name();
   }
   std::string what = error.what();
-  if (app->get_require_subcommand_min() > 0) {
-    const bool unknown = !rest.empty() && !rest.front().starts_with('-');
-    what = (unknown ? "there is no command \"" + rest.front() + "\"" : "a command is missing") +
-           "; there are " + commands_of(*app);
+  if (!rest.empty()) {
+    what = unexpected(*app, rest.front());
+  } else if (app->get_require_subcommand_min() > 0) {
+    what = "a command is missing; there are " + commands_of(*app);
   }
   return name + ": " + what + "\nSee " + name + " --help\n";
 }

@@ -13,8 +13,9 @@ namespace {
 using nlohmann::json;
 
 // Of a rebalance, rollback or import: what would be, or was published.
-std::string placement_words(const json& answer) {
-  std::string text = "version " + std::to_string(answer.at("version").get<uint64_t>()) + ", " +
+std::string placement_words(const json& answer, bool dry_run) {
+  std::string text = std::string(dry_run ? "would publish version " : "version ") +
+                     std::to_string(answer.at("version").get<uint64_t>()) + ", " +
                      grouped(answer.at("moves").get<int64_t>()) + " moves (at most " +
                      grouped(answer.at("worst_gpu_moves").get<int64_t>()) + " to a GPU) in " +
                      std::to_string(answer.at("layers_changed").get<int64_t>()) + " layers";
@@ -39,9 +40,10 @@ int run_order(const OrderOptions& options) {
   } else if (!done) {
     throw std::runtime_error(result.at("detail").get<std::string>());
   } else {
+    const bool dry_run = json::parse(options.body).value("dry_run", false);
     const std::string detail = result.at("detail");
     if (!detail.empty()) std::cout << detail << '\n';
-    if (result.contains("moves")) std::cout << placement_words(result) << '\n';
+    if (result.contains("moves")) std::cout << placement_words(result, dry_run) << '\n';
     if (options.path == "/v1/rollback" || options.path == "/v1/import") {
       std::cout << "held until `eplbctl resume`\n";
     }

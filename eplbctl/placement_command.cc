@@ -91,10 +91,11 @@ int run_placement(const PlacementOptions& options) {
 }
 
 int run_placement_export(const PlacementOptions& options) {
+  const PlacementFormat format =
+      options.format ? *options.format : placement_format_of(options.file);
   const DaemonClient daemon(options.daemon);
   const Topology topology = daemon.topology();
   const Placement placement = placement_of(daemon.get(kPlacementPath), topology);
-  const PlacementFormat format = options.format.value_or(placement_format_of(options.file));
   write_file(options.file, format_placement(topology, placement, format));
   return 0;
 }

@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
 #include "daemon/formats/npy.h"
 #include "eplbctl/data_file.h"
+#include "eplbctl/errors.h"
 #include "eplbctl/nested_list.h"
 #include "eplbctl/table.h"
 
@@ -174,9 +176,12 @@ std::vector<int32_t> read_map(const DataFile& file, const Topology& topology) {
 }  // namespace
 
 PlacementFormat placement_format_of(const std::string& file) {
-  if (file.ends_with(".npy")) return PlacementFormat::npy;
-  if (file.ends_with(".yaml") || file.ends_with(".yml")) return PlacementFormat::trtllm;
-  return PlacementFormat::json;
+  const std::string suffix = std::filesystem::path(file).extension().string();
+  if (suffix == ".npy") return PlacementFormat::npy;
+  if (suffix == ".yaml" || suffix == ".yml") return PlacementFormat::trtllm;
+  if (suffix == ".json" || suffix.empty()) return PlacementFormat::json;
+  throw UsageError(file + ": " + suffix +
+                   " is no format's suffix (.npy, .yaml, .json); --format says which to write");
 }
 
 Placement read_placement(const std::string& file, const Topology& topology) {

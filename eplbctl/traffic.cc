@@ -8,12 +8,12 @@ namespace eplbd {
 namespace {
 
 constexpr int kDomains = 6;
-constexpr double kSharedSigma = 0.6;  // of log popularity: what all domains have in common
-constexpr double kDomainSigma = 0.8;  // and what each has of its own
-constexpr double kDrift = 0.06;       // standard deviation of a logit's walk over a second
+constexpr double kSharedSigma = 0.8;  // of log popularity: what all domains have in common
+constexpr double kDomainSigma = 0.4;  // and what each has of its own
+constexpr double kDrift = 0.03;       // standard deviation of a logit's walk over a second
 constexpr double kPull = 0.001;       // back to an even mix, a second
 constexpr double kJumpSigma = 1.5;
-constexpr double kJumpsPerSecond = 1.0 / 30;
+constexpr double kJumpsPerSecond = 1.0 / 250;
 constexpr double kVolume = 0.4;  // a step's tokens vary by up to this part
 
 }  // namespace

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import SHAPE, DaemonTest, eventually, program
+from workers import Publisher
 
 FAILED, USAGE = 1, 2
 
@@ -27,7 +28,7 @@ class Commands(DaemonTest):
         self.start_fleet(seconds)
         eventually(lambda: self.version() > 0, "the fleet's first update")
 
-    def start_fleet(self, seconds, *flags):
+    def start_fleet(self, seconds, *flags, stderr=None):
         config = self.folder / "eplbd.yaml"
         config.write_text(json.dumps(self.eplbd.config | self.eplbd.bound, indent=1))
         self.fleet = subprocess.Popen(
@@ -35,7 +36,7 @@ class Commands(DaemonTest):
              "--counts", self.eplbd.counts, "--placements", self.eplbd.placements,
              "--interval", "0.05", "--apply-seconds", "0.1", "--sources", "3", "--json",
              "--seconds", str(seconds), *flags],
-            stdout=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=stderr, text=True,
         )
         self.addCleanup(self.end, self.fleet)
 
@@ -43,7 +44,17 @@ class Commands(DaemonTest):
     def end(fleet):
         fleet.kill()
         fleet.wait()
-        fleet.stdout.close()
+        for pipe in (fleet.stdout, fleet.stderr):
+            if pipe:
+                pipe.close()
+
+    def refused_fleet(self):
+        """What a fleet says that must not start."""
+        self.start_fleet(60, stderr=subprocess.PIPE)
+        told = self.fleet.communicate(timeout=20)[1]
+        self.assertEqual(FAILED, self.fleet.returncode, told)
+        self.assertIn("--force", told)
+        return told
 
     def ctl(self, *arguments, expect=0):
         command = [program("eplbctl"), "--socket", self.eplbd.config["control"]["socket"]]
@@ -70,7 +81,7 @@ class Commands(DaemonTest):
         self.assertEqual(0, last["messages_rejected"])
         self.assertGreaterEqual(self.status()["placement"]["version"], last["version"])
         names = {worker["source"] for worker in self.status()["workers"]}
-        self.assertLessEqual({"dp0", "dp1", "dp2"}, names)
+        self.assertLessEqual({"sim0", "sim1", "sim2"}, names)
         self.fleet.send_signal(signal.SIGTERM)
         self.assertEqual(0, self.fleet.wait(10))
 
@@ -82,6 +93,40 @@ class Commands(DaemonTest):
         )
         self.assertEqual(FAILED, result.returncode)
         self.assertIn("no eplbd was heard", result.stderr)
+
+    def test_a_fleet_keeps_away_from_workers_and_from_what_they_left(self):
+        self.eplbd = self.daemon(mode="observe")
+        counting = Publisher(self.eplbd.counts, source="dp0").connected()
+        counting.counts(np.ones((SHAPE["layers"], SHAPE["logical_experts"])))
+        eventually(lambda: self.status()["workers"], "the worker heard")
+        self.assertIn("test has live workers (dp0)", self.refused_fleet())
+        # A group that is silent is one all the same.
+        self.eplbd.reload(workers={"timeout": "1ms"})
+        eventually(lambda: not self.status()["workers"][0]["live"], "the worker silent")
+        table = np.tile(np.arange(SHAPE["slots"]) % SHAPE["logical_experts"], (SHAPE["layers"], 1))
+        counting.running = (12, 3)
+        counting.state(table, "applied")
+        eventually(lambda: self.version() == 3, "its placement adopted")
+        self.assertIn("version 3 of the group of dp0", self.refused_fleet())
+        # And so it is while a new daemon has heard nobody yet.
+        self.eplbd.stop()
+        counting.socket.close()
+        self.eplbd.start()
+        self.assertIn("a group that is not connected", self.refused_fleet())
+        self.assertEqual([], self.status()["workers"])
+        self.start_fleet(60, "--force")
+        eventually(lambda: self.status()["workers"], "the fleet that was told to")
+
+    def test_a_fleet_follows_another_and_is_refused_by_a_daemon_of_one_engine(self):
+        self.start()
+        self.end(self.fleet)
+        self.start_fleet(60)
+        self.assertTrue(json.loads(self.fleet.stdout.readline())["daemon_heard"])
+        self.end(self.fleet)
+        self.eplbd.config["workers"] = {"engine": "vllm"}
+        self.start_fleet(60, stderr=subprocess.PIPE)
+        self.assertIn("workers.engine is vllm", self.fleet.communicate(timeout=20)[1])
+        self.assertEqual(USAGE, self.fleet.returncode)
 
     def test_a_fleet_connects_where_the_daemon_binds_to_every_address(self):
         self.eplbd = self.daemon()
@@ -155,6 +200,7 @@ class Commands(DaemonTest):
         self.ctl("rollback", 0)  # the initial placement: there is something to gain, and it holds
         eventually(lambda: self.status()["placement"]["applied"], "applied")
         version = self.version()
+        self.assertIn(f"would publish version {version + 1}, ", self.ctl("rebalance", "--dry-run"))
         answer = json.loads(self.ctl("rebalance", "--dry-run", "--json"))
         self.assertTrue(answer["done"])
         self.assertGreater(answer["moves"], 0)

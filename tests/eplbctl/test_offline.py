@@ -19,7 +19,7 @@ FAILED, USAGE = 1, 2
 
 def run(*arguments, expect=0):
     result = subprocess.run(
-        [program("eplbctl"), *map(str, arguments)], capture_output=True, text=True, timeout=60
+        [program("eplbctl"), *map(str, arguments)], capture_output=True, text=True, timeout=240
     )
     if result.returncode != expect:
         raise AssertionError(f"exit {result.returncode}: {result.stdout}{result.stderr}")
@@ -230,6 +230,14 @@ class Replay(Folder):
         config.write_text("mode: shadow\n")
         self.assertIn("--gpus and --slots", run(*flags, expect=USAGE))
 
+    def test_durations_have_units_and_flags_may_stand_before_the_command(self):
+        rules = self.flags[-1]
+        plain = json.loads(run(*self.flags, "--apply-seconds", 3, "--step-seconds", 2))
+        units = json.loads(run("--config", rules, *self.flags[:-2], "--apply-seconds", "3000ms",
+                               "--step-seconds", "2s"))
+        for key in ("balancedness", "moves", "updates", "apply_seconds", "step_seconds"):
+            self.assertEqual(plain[key], units[key], key)
+
     def test_a_bad_configuration_is_told_with_its_line(self):
         bad = self.folder / "bad.yaml"
         bad.write_text("trigger:\n  imbalance: 0.5\n")
@@ -241,7 +249,16 @@ class CommandLine(unittest.TestCase):
     def test_a_wrong_one_says_what_is_right(self):
         for flags, words in (
             ((), ["a command is missing", "status, watch"]),
-            (("stats",), ['no command "stats"', "status, watch"]),
+            (("stats",), ['no command "stats"; did you mean status?']),
+            (("qqqqqq",), ['no command "qqqqqq"', "status, watch"]),
+            (("keygen", "a", "b"), ['"b" is one word too many']),
+            (("solve", "--load", "x"), ["no flag --load; did you mean --loads?"]),
+            (("pause", "--fro", "2h"), ["no flag --fro; did you mean --for?"]),
+            (("pause", "--qqqqqq", "2h"), ["no flag --qqqqqq\n"]),
+            (("load", "--interval", "5d"), ["from 0.001s to 3600s"]),
+            (("replay", "--trace", "x", "--timeline", "x.txt"), ["must end in .csv"]),
+            (("record", "--to", "x.json"), ["must end in .npy"]),
+            (("placement", "export", "--to", "x.txt"), [".txt", "--format"]),
             (("gpu", "remove"), ['eplbctl gpu: there is no command "remove"', "drain, restore"]),
             (("gpu", "drain", "x"), ["eplbctl gpu drain", 'from 0 on, is "x"']),
             (("load", "--sources", 0), ['from 1 to 4096, is "0"', "eplbctl load --help"]),
@@ -253,6 +270,26 @@ class CommandLine(unittest.TestCase):
             told = run(*flags, expect=USAGE)
             for word in words:
                 self.assertIn(word, told)
+
+
+    def test_no_flag_is_ignored(self):
+        for flags, words in (
+            (("--config", "a", "--socket", "b", "status"), "--socket excludes --config"),
+            (("--config", "a", "keygen", "b"), "keygen: takes no --config"),
+            (("--socket", "a", "replay", "--trace", "b"), "replay: takes no --socket"),
+            (("--config", "a", "replay", "--trace", "b", "--config", "c"), "given twice"),
+            (("replay", "--trace", "a", "--timeline", "b", "--compare"), "--compare"),
+            (("replay", "--trace", "a", "--policy", "joint", "--compare"), "--compare"),
+            (("load", "--trace", "a", "--seed", 1), "--seed"),
+            (("solve", "--loads", "a", "--gpus", 1, "--slots", 1, "--settle", 1.1), "--policy"),
+            (("solve", "--loads", "a", "--gpus", 1, "--slots", 1, "--policy", "deepseek",
+              "--search-seconds", 1), "--policy joint"),
+            (("placement", "--layer", 1, "export", "--to", "a.npy"), "takes no --layer"),
+            (("placement", "export", "--json", "--to", "a.npy"), "takes no --json"),
+            (("placement", "--layer", 1, "--json"), "--layer"),
+        ):
+            with self.subTest(flags=flags):
+                self.assertIn(words, run(*flags, expect=USAGE))
 
 
 class Keygen(Folder):

@@ -154,7 +154,7 @@ def publish_a_placement():
     """By a simulated fleet; returns its (term, version)."""
     fleet = subprocess.Popen(
         ["eplbctl", "load", "--config", str(CONFIG), "--interval", "0.2", "--apply-seconds", "0.1",
-         "--seconds", "30"],
+         "--seconds", "30", "--force"],  # the daemon may hold what an earlier fleet left
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )
     try:
