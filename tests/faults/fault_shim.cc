@@ -2,11 +2,12 @@
 // kills the process at one of them, and shifts the wall clock. Steered by a file, while the program
 // runs.
 //
-//   EPLBD_FAULT_FOLDER  calls on files in here are counted: open, write, fsync, rename, unlink,
-//   link EPLBD_FAULT_PLAN    a file of words, read at every call; the count begins anew when it
-//   changes
-//       N ERRNO         the N-th call fails so; N 0: the process is killed before it; 0 ERRNO: all
-//       fail clock SECONDS   that much is added to the wall clock (may stand after the others)
+//   EPLBD_FAULT_FOLDER   calls on files in here count: open, write, fsync, rename, unlink, link
+//   EPLBD_FAULT_PLAN     a file of words, read at every call; a change begins the count anew
+//       N ERRNO          the N-th call fails so; N 0: the process is killed before it
+//       0 ERRNO          all calls fail so
+//       clock SECONDS    after the others, if any: that much is added to the wall clock
+//       stopped SECONDS  so: the wall clock stands there
 //
 // SPDX-License-Identifier: Apache-2.0
 #include <dlfcn.h>
@@ -23,6 +24,7 @@
 #include <ctime>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 namespace {
 
@@ -78,10 +80,14 @@ std::string path_of(int file) {
   return size > 0 ? path : "";
 }
 
-double clock_shift() {
+void change_wall_clock(timespec& time) {
   const std::string plan = read_plan();
-  const size_t at = plan.find("clock ");
-  return at == std::string::npos ? 0 : std::atof(plan.c_str() + at + 6);
+  const auto seconds = [&](std::string_view word) {
+    const size_t at = plan.find(word);
+    return at == std::string::npos ? 0 : std::atol(plan.c_str() + at + word.size());
+  };
+  time.tv_sec += seconds("clock ");
+  if (const time_t stands = seconds("stopped "); stands != 0) time = {stands, 0};
 }
 
 }  // namespace
@@ -126,7 +132,7 @@ int link(const char* from, const char* to) noexcept {
 int clock_gettime(clockid_t clock, timespec* time) noexcept {
   static auto* const real = next<int(clockid_t, timespec*)>("clock_gettime");
   const int result = real(clock, time);
-  if (clock == CLOCK_REALTIME) time->tv_sec += static_cast<time_t>(clock_shift());
+  if (clock == CLOCK_REALTIME) change_wall_clock(*time);
   return result;
 }
 

@@ -4,6 +4,7 @@ never goes back, an id names one map, and it decides again once the fault is ove
 
 import errno
 import os
+import time
 import unittest
 
 import numpy as np
@@ -142,6 +143,26 @@ class Saves(NamesTest):
         self.until_newer()
         self.assertGreater(self.highest[0], above[0], "a term of its own")
 
+    def test_the_newest_damaged_at_once_while_the_clock_stands(self):
+        """Nobody tells it, and the clock gives the same term again: the other generation knows."""
+        self.plan(f"stopped {int(time.time()) + 3600}")
+        self.restart()
+        self.another_load()
+        self.until_newer()
+        for name in ("state", "state.previous"):
+            with self.subTest(name):
+                self.worker.running = (0, 0)
+                self.subject.kill()
+                self.damage(name)
+                self.restart()
+                self.another_load()
+                self.until_newer()
+
+    def damage(self, name):
+        damaged = bytearray((self.state / name).read_bytes())
+        damaged[-1] ^= 1
+        (self.state / name).write_bytes(damaged)
+
     def test_damaged_at_once_with_the_clock_set_back(self):
         """The newest generation, either one or both, is lost right after the first of a term."""
         self.lost = True
@@ -152,9 +173,7 @@ class Saves(NamesTest):
                 with self.subTest(lost=lost, shift=shift):
                     self.subject.kill()
                     for name in lost:
-                        damaged = bytearray((self.state / name).read_bytes())
-                        damaged[-1] ^= 1
-                        (self.state / name).write_bytes(damaged)
+                        self.damage(name)
                     self.plan(f"clock {shift}")
                     self.worker.close()
                     self.follower.close()
