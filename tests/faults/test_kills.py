@@ -2,7 +2,7 @@
 """Killed again and again, at any moment of its life, while the load moves and the group reports:
 (term, version) never goes back, one names one map, and it goes on.
 
-EPLBD_KILLS: how often; 40 where it is not set.
+EPLBD_KILLS: how often; 30 where it is not set.
 """
 
 import os
@@ -15,14 +15,17 @@ import numpy as np
 from harness import Daemon
 from names import NamesTest
 
-KILLS = int(os.environ.get("EPLBD_KILLS", "40"))
-LONGEST_LIFE = 0.5  # seconds; it starts, adopts, decides and saves within less
+KILLS = int(os.environ.get("EPLBD_KILLS", "30"))
+# Seconds: it starts within the first; decides, adopts and saves within the others; and with the
+# last it gets over the two seconds in which it asks what workers run.
+LONGEST_LIVES = (0.1, 0.3, 0.5, 4)
 
 
 class Kills(NamesTest):
     def setUp(self):
         self.begin(Daemon())
         self.random = random.Random(1)
+        self.own = None  # the map of another placement that the group runs
 
     def serve(self, seconds):
         """The load moves, and what was published is applied and reported."""
@@ -32,16 +35,19 @@ class Kills(NamesTest):
                 self.another_load()
             self.worker.counts(self.load)
             self.look(0.005)
-            if self.follower.held[0] == self.worker.running > (0, 0):
-                self.worker.state(self.follower.held[1], status="applied")
+            held, table = self.follower.held
+            if held == self.worker.running:
+                self.worker.state(table, status="applied")
+            elif self.own is not None:
+                self.worker.state(self.own, status="applied")
 
     def run_another_placement(self):
         """As if another daemon had placed meanwhile: adopted, and what comes next is above it."""
-        table = np.array(self.follower.held[1])
-        table[:, [0, 1]] = table[:, [1, 0]]
-        self.worker.running = (self.highest[0] + 1, self.highest[1] + 1)
-        self.named[self.worker.running] = table.astype("<i4").tobytes()
-        self.worker.state(table, status="applied")
+        self.own = np.array(self.follower.held[1])
+        self.own[:, [0, 1]] = self.own[:, [1, 0]]
+        term, version = max(self.highest, self.worker.running)
+        self.worker.running = (term + 1, version + 1)
+        self.named[self.worker.running] = self.own.astype("<i4").tobytes()
 
     def test_ids_never_go_back(self):
         self.another_load()
@@ -49,7 +55,7 @@ class Kills(NamesTest):
         for kill in range(KILLS):
             if kill % 10 == 9:
                 self.run_another_placement()
-            self.serve(self.random.uniform(0, LONGEST_LIFE))
+            self.serve(self.random.random() * self.random.choice(LONGEST_LIVES))
             self.assertIsNone(self.subject.process.poll(), "ended by itself")
             self.subject.kill()
             self.subject.begin()

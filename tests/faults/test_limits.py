@@ -14,31 +14,51 @@ from pathlib import Path
 
 import numpy as np
 
+from budget import DESCRIPTORS, LOG_BYTES_AT_ONCE, LOG_BYTES_PER_SECOND, MEMORY, MIB, Budget
 from harness import SHAPE, Daemon, DaemonTest, ask, eventually, program
 from raw_peer import RawPeer
 from workers import Follower, Publisher, initial_map, skewed_load
 
 LOAD = skewed_load(1, **SHAPE)
-MIB = 1 << 20
 # An attack may have a connection's share, with what its frames take beside their bytes.
 MOST_MIB_OF_A_CONNECTION = 320
 
 
 class Limits(DaemonTest):
     def setUp(self):
-        self.subject = self.daemon(mode="observe")
+        self.subject = Daemon(mode="observe")
+        self.budget = Budget(self.subject)
+        self.addCleanup(self.budget.close)
+        self.addCleanup(self._end, self.subject)
+        self.subject.start()
+        self.budget.begin()
         self.good = Publisher(self.subject.counts, source="good").connected()
         self.follower = Follower(self.subject.placements)
         self.addCleanup(self.good.close)
         self.addCleanup(self.follower.close)
 
+    def tearDown(self):
+        """Whatever the attack was. With EPLBD_FIGURES, the figures as a row of a table."""
+        self.assertIsNone(self.subject.process.poll(), "ended by itself")
+        took = self.budget.end()
+        if os.environ.get("EPLBD_FIGURES"):
+            print(
+                f"| {self.id().rpartition('.test_')[2].replace('_', ' ')} | {took['peak_mib']:.0f} "
+                f"| {took['descriptors']} | {took['log_bytes'] / took['seconds']:.0f} "
+                f"| {took['cpu']:.2f} | {took['seconds']:.1f} |"
+            )
+        self.assertLess(took["peak_mib"], MEMORY / MIB)
+        self.assertLess(took["descriptors"], DESCRIPTORS)
+        most = LOG_BYTES_AT_ONCE + LOG_BYTES_PER_SECOND * took["seconds"]
+        self.assertLess(took["log_bytes"], most)
+
     def others_are_served(self):
         name = "counts_tokens_total"
         before = self.subject.metrics()(name)
         self.good.counts(LOAD)
-        eventually(lambda: self.subject.metrics()(name) >= before + LOAD.sum(), "counted", 5)
+        eventually(lambda: self.subject.metrics()(name) >= before + LOAD.sum(), "counted", 20)
         beats = len(self.follower.heartbeats)
-        eventually(lambda: self.follower.poll(0.1) or len(self.follower.heartbeats) > beats, "beat", 5)
+        eventually(lambda: self.follower.poll(0.1) or len(self.follower.heartbeats) > beats, "beat", 20)
         self.assertEqual(self.subject.get("/healthz")[0], 200)
 
     def resident(self) -> float:
@@ -109,6 +129,39 @@ class Limits(DaemonTest):
             peer.socket.subscribe(peer.topic)
         eventually(lambda: peer.poll(0.05) or peer.seen, "the placement in force")
         self.others_are_served()
+
+    def test_pings_and_orders_to_subscribe_that_do_not_end(self):
+        ping = b"\4" + bytes([23]) + b"\4PING" + bytes(18)
+        for endpoint, kind, frames in (
+            (self.subject.counts, b"PUB", ping * 1000),
+            (self.subject.placements, b"SUB", b"\0\5\1test\0\2\7x" * 1000),
+        ):
+            with self.subTest(kind):
+                peer = RawPeer(endpoint, kind)
+                self.addCleanup(peer.close)
+                end = time.monotonic() + 2
+                try:
+                    while time.monotonic() < end:
+                        peer.socket.sendall(frames)
+                except OSError:
+                    pass  # ended; or nobody reads, as what we do not read fills up
+                self.others_are_served()
+
+    def test_http_clients_that_do_not_end_their_request_or_do_not_read(self):
+        host, _, port = self.subject.http.rpartition(":")
+        before = self.resident()
+        for request in (b"GET / HTTP/1.1\r\nX: ", b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 8):
+            with self.subTest(request[:20]):
+                slow = [socket.create_connection((host, int(port)), 5) for _ in range(300)]
+                for connection in slow:
+                    self.addCleanup(connection.close)
+                for connection in slow:
+                    try:
+                        connection.sendall(request)
+                    except OSError:
+                        pass  # another one took its place
+                self.others_are_served()
+        self.assertLess(self.subject.usage()[1] - before, 64)
 
     def test_large_orders_leave_nothing_behind(self):
         before = self.resident()
