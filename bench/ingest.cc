@@ -119,7 +119,7 @@ Result ours(const Topology& topology, uint64_t messages, uint64_t sources,
         decode_worker_message(message.sequence, message.payload, topology);
     const auto* report = std::get_if<CountsReport>(&decoded);
     if (report == nullptr) std::abort();
-    deployment.take(*report, message.bytes);
+    deployment.take(*report, message.bytes, message.peer);
     ++received;
   };
   handler.rejected = [](RejectReason, std::string_view) { std::abort(); };

@@ -176,6 +176,23 @@ HttpResponse Control::counts() {
   return response;
 }
 
+// What is asked for again within ReceivedLog::kForgotten goes on where it ended.
+HttpResponse Control::messages(const HttpRequest& request) {
+  const std::string after(request.parameter("after"));
+  const uint64_t last = after.empty() ? 0 : std::strtoull(after.c_str(), nullptr, 10);
+  Json list = Json::array();
+  for (const ReceivedLog::Entry& entry : deployment_.received().ask(read_clock().steady)) {
+    if (entry.number <= last) continue;
+    list.push_back({{"number", entry.number},
+                    {"ts", entry.unix_seconds},
+                    {"sender", entry.sender},
+                    {"type", entry.type.empty() ? Json(nullptr) : Json(entry.type)},
+                    {"taken", entry.taken},
+                    {"detail", entry.text}});
+  }
+  return json_response(200, {{"messages", std::move(list)}});
+}
+
 bool Control::dispatch(const HttpRequest& request, const HttpRespond& respond) {
   const std::string& path = request.path;
   const auto body = [&](std::initializer_list<std::string_view> keys) {
@@ -213,6 +230,10 @@ bool Control::dispatch(const HttpRequest& request, const HttpRespond& respond) {
 
 bool Control::handle(const HttpRequest& request, const HttpRespond& respond) {
   if (request.path.rfind("/v1/", 0) != 0) return false;
+  if (request.path == "/v1/messages" && request.method == "GET") {
+    respond(messages(request));
+    return true;
+  }
   if (request.path == "/v1/counts" && request.method == "GET") {
     respond(counts());
     return true;

@@ -13,6 +13,7 @@
 //   POST /v1/gpu        {"gpu": integer, "action": "drain"|"lost"|"restore"}
 //   POST /v1/reload     {}                       the configuration file again
 //   GET  /v1/counts                              running totals, for a recorder: docs/control.md
+//   GET  /v1/messages?after=N                    what workers send, one by one: docs/control.md
 //
 // Answered after it took effect (an update: after it was saved and published):
 //
@@ -23,8 +24,8 @@
 //
 // An answer about a placement has also "term", "version" (of the new one; a dry run's is not
 // taken), "reason", "moves", "worst_gpu_moves", "layers_changed", "imbalance_before",
-// "imbalance_after" and, of a dry run, "physical_to_logical_map". SPDX-License-Identifier:
-// Apache-2.0
+// "imbalance_after" and, of a dry run, "physical_to_logical_map".
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <functional>
@@ -47,6 +48,7 @@ class Control {
  private:
   bool dispatch(const HttpRequest& request, const HttpRespond& respond);
   HttpResponse counts();
+  HttpResponse messages(const HttpRequest& request);
   void order_gpu(const HttpRequest& request, const HttpRespond& respond);
   void reload(const HttpRequest& request, const HttpRespond& respond);
 

@@ -190,7 +190,7 @@ void Daemon::Impl::read_keys() try {
   curve = std::make_unique<CurveServer>(
       io, zmq.get(), config.security.curve_secret_key, config.security.authorized_keys,
       [this](std::string_view peer) {  // counted by the sockets' monitors
-        deployment->reject(RejectReason::unauthorized, "", peer);
+        deployment->reject({RejectReason::unauthorized}, peer);
       });
 } catch (const std::runtime_error& error) {
   throw KeysError(std::string("security: ") + error.what());
@@ -201,30 +201,30 @@ CountsHandler Daemon::Impl::counts_handler() {
   handler.message = [this](const CountsMessage& message) { take(message); };
   handler.rejected = [this](RejectReason reason, std::string_view peer) {
     metrics.rejected(reason);
-    deployment->reject(reason, "", peer);
+    deployment->reject({reason}, peer);
   };
   handler.connection_ended = [this] { metrics.counts_connection_ended(); };
   return handler;
 }
 
 void Daemon::Impl::take(const CountsMessage& message) {
-  const auto reject = [&](RejectReason reason, std::string_view source) {
-    metrics.rejected(reason);
-    deployment->reject(reason, source, message.peer);
+  const auto reject = [&](const Rejection& rejection) {
+    metrics.rejected(rejection.reason);
+    deployment->reject(rejection, message.peer);
   };
   const WorkerMessage decoded =
       decode_worker_message(message.sequence, message.payload, config.topology);
-  if (const auto* reason = std::get_if<RejectReason>(&decoded)) return reject(*reason, "");
+  if (const auto* rejection = std::get_if<Rejection>(&decoded)) return reject(*rejection);
   const auto* counts = std::get_if<CountsReport>(&decoded);
   const auto* state = std::get_if<StateReport>(&decoded);
   const std::string_view source = counts != nullptr ? counts->source : state->source;
   if (curve && !curve->may_speak(message.user_id, source)) {
-    return reject(RejectReason::unauthorized, source);
+    return reject({RejectReason::unauthorized, source});
   }
   if (counts != nullptr) {
-    deployment->take(*counts, message.bytes);
+    deployment->take(*counts, message.bytes, message.peer);
   } else {
-    deployment->take(*state);
+    deployment->take(*state, message.peer);
   }
 }
 

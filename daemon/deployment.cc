@@ -52,36 +52,45 @@ Deployment::Deployment(std::string name, const Topology& topology, const Rebalan
 
 Deployment::~Deployment() { background_.finish(); }
 
-void Deployment::take(const CountsReport& report, size_t bytes) {
+void Deployment::take(const CountsReport& report, size_t bytes, std::string_view peer) {
   const Now now = read_clock();
   const IngestResult result = rebalancer_.ingest(report, now);
   metrics_.counts(result, bytes);
-  if (result.rejected) return reject(*result.rejected, report.source, "");
+  if (result.rejected) return reject({*result.rejected, report.source}, peer);
+  if (received_.asked(now.steady)) received_.counts(report, result, now);
   totals_.add(result.counts, now.steady);
   newest_counts_ = now.steady;
   newest_counts_unix_ = now.unix_seconds;
 }
 
-void Deployment::take(StateReport report) {
+void Deployment::take(StateReport report, std::string_view peer) {
+  const Now now = read_clock();
   const std::string error = printable_line(report.error, kErrorBytes);
   report.error = error;
-  const ObserveResult result = rebalancer_.observe(report, read_clock());
+  const ObserveResult result = rebalancer_.observe(report, now);
   metrics_.state(result);
-  if (result.rejected) return reject(*result.rejected, report.source, "");
+  if (result.rejected) return reject({*result.rejected, report.source}, peer);
+  if (received_.asked(now.steady)) received_.state(report, result, now);
   if (result.duplicate) return;
-  group_report_ = {std::string(report.source), report.status, report.layers_done, error,
-                   report.running};
+  group_report_ = {std::string(report.source),
+                   report.status,
+                   report.layers_done,
+                   error,
+                   report.running,
+                   now.steady};
   note(result);
 }
 
-void Deployment::reject(RejectReason reason, std::string_view source, std::string_view peer) {
-  LogLimit& limit = reject_log_[static_cast<int>(reason)];
-  const auto left_out = limit.admit(std::chrono::steady_clock::now());
-  if (!left_out) return;
-  std::string line = fmt::format("rejected a message: {}", to_string(reason));
-  if (!source.empty()) line += fmt::format(", source {}", source);
-  if (!peer.empty()) line += fmt::format(", from {}", peer);
-  log(LogLevel::warning, line + and_more(*left_out));
+void Deployment::reject(const Rejection& rejection, std::string_view peer) {
+  const Now now = read_clock();
+  const RejectedSender& sender = rejections_.add(rejection, peer, rebalancer_.topology(), now);
+  if (received_.asked(now.steady)) received_.rejected(sender, now);
+  LogLimit& limit = reject_log_[static_cast<int>(rejection.reason)];
+  if (const auto left_out = limit.admit(now.steady)) {
+    log(LogLevel::warning,
+        fmt::format("rejected a message of {}: {}: {}{}", sender.name(),
+                    to_string(rejection.reason), sender.text, and_more(*left_out)));
+  }
 }
 
 // What the group's reports, or their absence, changed.

@@ -15,6 +15,8 @@
 #include "daemon/counts_totals.h"
 #include "daemon/journal.h"
 #include "daemon/log.h"
+#include "daemon/received_log.h"
+#include "daemon/rejections.h"
 #include "metrics/metrics.h"
 
 namespace eplbd {
@@ -32,6 +34,12 @@ struct OrderResult {
 };
 using OrderDone = std::function<void(OrderResult)>;
 
+// With problems it is degraded; without, and with no worker heard for workers.timeout, waiting.
+enum class Health { healthy, waiting, degraded };
+constexpr auto names(Health) {
+  return std::to_array<std::string_view>({"healthy", "waiting", "degraded"});
+}
+
 class Deployment {
  public:
   // What it works with outlives it. `recovered`: the state as it was found, or nothing.
@@ -45,9 +53,10 @@ class Deployment {
   Deployment& operator=(const Deployment&) = delete;
 
   // ---- What comes in ----
-  void take(const CountsReport& report, size_t bytes);
-  void take(StateReport report);
-  void reject(RejectReason reason, std::string_view source, std::string_view peer);
+  // `peer`: the sender's address.
+  void take(const CountsReport& report, size_t bytes, std::string_view peer);
+  void take(StateReport report, std::string_view peer);
+  void reject(const Rejection& rejection, std::string_view peer);  // before it was read, or by it
 
   // ---- What time brings ----
   void tick();       // every trigger.interval
@@ -71,9 +80,12 @@ class Deployment {
   Metrics& metrics() { return metrics_; }
   const Metrics& metrics() const { return metrics_; }
   CountsTotals& totals() { return totals_; }
+  ReceivedLog& received() { return received_; }
+  const Rejections& rejections() const { return rejections_; }
   double started() const { return started_; }
   Snapshot snapshot(Now now) const;
-  std::vector<Problem> problems(Now now) const;  // empty: healthy
+  std::vector<Problem> problems(Now now) const;
+  Health health(Now now) const;
   // The newest state report, as its sender put it.
   struct GroupReport {
     std::string source;
@@ -81,6 +93,7 @@ class Deployment {
     int64_t layers_done = -1;
     std::string error;
     PlacementId running;
+    TimePoint at{};
   };
   const std::optional<GroupReport>& group_report() const { return group_report_; }
   // The newest placement that is saved, with the map that the group reports under its name.
@@ -123,6 +136,8 @@ class Deployment {
   PlacementUpdate announced_;  // the newest that workers were told of
   Journal journal_;
   CountsTotals totals_;
+  Rejections rejections_;
+  ReceivedLog received_;
   double started_ = 0;
 
   bool planning_ = false;

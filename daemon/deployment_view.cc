@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 
 #include "core/balance/imbalance_floor.h"
@@ -69,7 +70,14 @@ std::vector<Problem> Deployment::problems(Now now) const {
     problems.insert(problems.begin(),
                     {ProblemKind::state_not_saved, "the state cannot be saved: " + save_failure_});
   }
+  std::ranges::move(rejections_.problems(rebalancer_.options().workers.timeout, now),
+                    std::back_inserter(problems));
   return problems;
+}
+
+Health Deployment::health(Now now) const {
+  if (!problems(now).empty()) return Health::degraded;
+  return rebalancer_.live_sources(now) > 0 ? Health::healthy : Health::waiting;
 }
 
 }  // namespace eplbd

@@ -63,7 +63,8 @@ HttpResponse HttpRoutes::placement(const HttpRequest& request) const {
 HttpResponse HttpRoutes::handle(const HttpRequest& request) {
   const std::string& path = request.path;
   const bool known = path == "/" || path == "/metrics" || path == "/healthz" || path == "/readyz" ||
-                     path == "/api/v1/status" || path == "/api/v1/placement";
+                     path == "/api/v1/status" || path == "/api/v1/placement" ||
+                     path == "/api/v1/history";
   if (!known) return text_response(404, "no such page: see docs/http.md\n");
   if (request.method != "GET") {
     HttpResponse response = text_response(405, "GET and HEAD only\n");
@@ -81,6 +82,8 @@ HttpResponse HttpRoutes::handle(const HttpRequest& request) {
   HttpResponse response;
   if (path == "/api/v1/status") {
     response.body = status_json(deployment_, endpoints_, read_clock());
+  } else if (path == "/api/v1/history") {
+    response.body = versions_json(deployment_);
   } else {
     response.content_type = "text/html; charset=utf-8";
     response.body = live_page();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/status_json.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -132,15 +134,69 @@ Json workers_json(const Rebalancer& rebalancer, Now now) {
   return list;
 }
 
-Json group_json(const Deployment& deployment) {
+Json group_json(const Deployment& deployment, Now now) {
   const auto& report = deployment.group_report();
   if (!report) return nullptr;
   return {{"source", report->source},
           {"status", to_string(report->status)},
           {"layers_done", report->layers_done < 0 ? Json(nullptr) : Json(report->layers_done)},
           {"error", report->error.empty() ? Json(nullptr) : Json(report->error)},
+          {"heard_seconds_ago", rounded(to_seconds(now.steady - report->at))},
           {"term", report->running.term},
           {"version", report->running.version}};
+}
+
+// A sentence, where nobody counts: since when, and who was heard last.
+Json waiting_json(const Deployment& deployment, const Endpoints& endpoints, Now now) {
+  if (deployment.health(now) != Health::waiting) return nullptr;
+  const auto& report = deployment.group_report();
+  const auto& sources = deployment.rebalancer().sources().sources();
+  const SourceTable::Map::value_type* last = nullptr;
+  for (const auto& entry : sources) {
+    if (!entry.second.counts.heard()) continue;
+    if (last == nullptr || entry.second.counts.at() > last->second.counts.at()) last = &entry;
+  }
+  const auto ago = [&](TimePoint then) {
+    return fmt::format("{:.0f} s ago", to_seconds(now.steady - then));
+  };
+  std::string text = fmt::format("no worker sent counts since the start: they connect to {}",
+                                 fmt::join(endpoints.counts, " "));
+  if (last != nullptr) {
+    text = fmt::format("nobody sends counts: the last came from {} {}", last->first,
+                       ago(last->second.counts.at()));
+  }
+  if (report) {
+    text +=
+        fmt::format("; {} said {} {}", report->source, to_string(report->status), ago(report->at));
+  }
+  return text;
+}
+
+Json rejected_json(const Rejections& rejections) {
+  Json list = Json::array();
+  for (const RejectedSender& sender : rejections.senders()) {
+    list.push_back({{"source", sender.source.empty() ? Json(nullptr) : Json(sender.source)},
+                    {"peer", sender.peer.empty() ? Json(nullptr) : Json(sender.peer)},
+                    {"reason", to_string(sender.reason)},
+                    {"detail", sender.text},
+                    {"times", sender.times},
+                    {"ts", sender.last.unix_seconds}});
+  }
+  return list;
+}
+
+// What shadow would have done last; null in other modes and before.
+Json would_update_json(const Deployment& deployment) {
+  if (deployment.rebalancer().mode() != Mode::shadow) return nullptr;
+  for (const JournalDecision& entry : deployment.journal().decisions()) {
+    const Decision& decision = entry.latest;
+    if (decision.verdict != Verdict::would_update) continue;
+    return {{"ts", entry.ts},
+            {"imbalance_before", number_or_null(decision.imbalance)},
+            {"imbalance_after", number_or_null(decision.imbalance_after)},
+            {"moves", decision.moves}};
+  }
+  return nullptr;
 }
 
 Json history_json(const Journal& journal) {
@@ -193,8 +249,11 @@ std::string status_json(const Deployment& deployment, const Endpoints& endpoints
   json["paused"] = snap.paused;
   json["paused_until"] = snap.paused ? number_or_null(paused_until) : Json(nullptr);
   json["leader"] = snap.leader;
-  json["healthy"] = problems.empty();
+  const Health health = deployment.health(now);
+  json["health"] = to_string(health);
+  json["healthy"] = health == Health::healthy;
   json["problems"] = problems;
+  json["waiting_for"] = waiting_json(deployment, endpoints, now);
   json["endpoints"] = {{"counts", endpoints.counts},
                        {"placements", endpoints.placements},
                        {"http", endpoints.http},
@@ -205,13 +264,33 @@ std::string status_json(const Deployment& deployment, const Endpoints& endpoints
   add_balance(json, deployment, snap, now);
   json["history"] = history_json(deployment.journal());
   json["decisions"] = decisions_json(deployment.journal());
+  json["would_update"] = would_update_json(deployment);
   json["updates"] = updates_json(rebalancer.topology(), deployment.journal());
   json["workers"] = workers_json(rebalancer, now);
   json["messages_rejected"] = deployment.metrics().messages_rejected();
+  json["rejected"] = rejected_json(deployment.rejections());
   const auto decide_seconds = deployment.metrics().mean_decide_seconds();
   json["decide_seconds"] = decide_seconds ? Json(*decide_seconds) : Json(nullptr);
-  json["group"] = group_json(deployment);
+  json["group"] = group_json(deployment, now);
   return dump(json);
+}
+
+std::string versions_json(const Deployment& deployment) {
+  const PlacementLog& log = deployment.rebalancer().state().placements;
+  Json list = Json::array();
+  const auto add = [&](const PlacementUpdate& update) {
+    list.push_back({{"term", update.id.term},
+                    {"version", update.id.version},
+                    {"ts", number_or_null(update.unix_seconds)},
+                    {"reason", to_string(update.reason)},
+                    {"imbalance_before", number_or_null(update.imbalance_before)},
+                    {"imbalance_after", number_or_null(update.imbalance_after)},
+                    {"changed_layers", update.changed_layers.size()},
+                    {"gpus_down", update.gpus_down}});
+  };
+  add(log.published);
+  for (const PlacementUpdate& earlier : log.history) add(earlier);
+  return dump({{"deployment", deployment.name()}, {"placements", list}});
 }
 
 std::string placement_json(const std::string& deployment, const Topology& topology,

@@ -19,6 +19,8 @@ struct Endpoints {
 };
 
 std::string status_json(const Deployment& deployment, const Endpoints& endpoints, Now now);
+// Every placement that is kept, over restarts too, newest first.
+std::string versions_json(const Deployment& deployment);
 std::string placement_json(const std::string& deployment, const Topology& topology,
                            const PlacementUpdate& update);
 

@@ -4,8 +4,10 @@
 #include <string>
 
 #include "core/decide/decision.h"
+#include "eplbctl/check_worker.h"
 #include "eplbctl/flags.h"
 #include "eplbctl/flags_check.h"
+#include "eplbctl/history.h"
 #include "eplbctl/orders.h"
 #include "eplbctl/placement_command.h"
 #include "eplbctl/record.h"
@@ -41,6 +43,8 @@ class DaemonCommands {
     add_orders();
     add_gpu();
     add_record();
+    add_check_worker();
+    add_history();
   }
 
  private:
@@ -52,7 +56,8 @@ class DaemonCommands {
 
   void add_status() {
     const auto options = std::make_shared<StatusOptions>();
-    CLI::App* status = add(app_, "status", "What a running daemon does; exit 1: not healthy");
+    CLI::App* status =
+        add(app_, "status", "What a running daemon does; exit 1: waiting or degraded");
     status->add_flag("--json", options->json, "as JSON: docs/http.md");
     status->callback([this, options] {
       options->daemon = *address_;
@@ -191,6 +196,28 @@ class DaemonCommands {
     command->callback([this, options] {
       options->daemon = *address_;
       action_ = [options] { return run_record(*options); };
+    });
+  }
+
+  void add_check_worker() {
+    const auto options = std::make_shared<CheckWorkerOptions>();
+    CLI::App* command =
+        add(app_, "check-worker", "What workers send, message by message: right, or what is wrong");
+    add_duration(*command, "--for", options->for_seconds, "so long (default: 60s)");
+    command->add_flag("--json", options->json, "an object a message: docs/control.md");
+    command->callback([this, options] {
+      options->daemon = *address_;
+      action_ = [options] { return run_check_worker(*options); };
+    });
+  }
+
+  void add_history() {
+    const auto options = std::make_shared<HistoryOptions>();
+    CLI::App* command = add(app_, "history", "The placements that are kept, over restarts too");
+    command->add_flag("--json", options->json, "as JSON: docs/http.md");
+    command->callback([this, options] {
+      options->daemon = *address_;
+      action_ = [options] { return run_history(*options); };
     });
   }
 

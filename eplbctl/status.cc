@@ -11,7 +11,7 @@ namespace eplbd {
 int run_status(const StatusOptions& options) {
   const nlohmann::json status = DaemonClient(options.daemon).get("/api/v1/status");
   std::cout << (options.json ? status.dump() + "\n" : status_text(status));
-  return status.at("healthy").get<bool>() ? 0 : 1;
+  return status.at("health").get<std::string>() == "healthy" ? 0 : 1;
 }
 
 }  // namespace eplbd

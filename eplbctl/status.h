@@ -12,7 +12,7 @@ struct StatusOptions {
   double every_seconds = 1;  // watch
 };
 
-int run_status(const StatusOptions& options);  // 1 when not healthy
+int run_status(const StatusOptions& options);  // 1 when waiting or degraded
 int run_watch(const StatusOptions& options);   // until a signal
 
 }  // namespace eplbd

@@ -108,9 +108,15 @@ std::string decision_text(const json& status, const json& decision) {
          duration_words(status.at("ts").get<double>() - decision.at("since").get<double>()) + ")";
 }
 
+std::string health_text(const json& status) {
+  const std::string health = status.at("health");
+  if (health == "waiting") return "waiting for workers";
+  return health == "degraded" ? "DEGRADED" : health;
+}
+
 std::string head(const json& status) {
   return status.at("deployment").get<std::string>() + "  " + mode_text(status) + "  " +
-         (status.at("healthy").get<bool>() ? "healthy" : "NOT HEALTHY") + "\n";
+         health_text(status) + "\n";
 }
 
 std::string body(const json& status) {
@@ -134,6 +140,16 @@ std::string body(const json& status) {
         line(gain < 0 ? "it cost" : "it paid", format("{:.3f} of imbalance since", std::abs(gain)));
   }
   if (!status.at("gpus_down").empty()) text += line("GPUs down", status.at("gpus_down").dump());
+  if (status.at("would_update").is_object()) {
+    const json& update = status.at("would_update");
+    text += line("would have", number(update.at("imbalance_before")) + " -> " +
+                                   number(update.at("imbalance_after")) + ", " +
+                                   grouped(update.at("moves").get<int64_t>()) + " moves, " +
+                                   ago(status, update.at("ts")));
+  }
+  if (status.at("waiting_for").is_string()) {
+    text += line("waiting", status.at("waiting_for").get<std::string>());
+  }
   for (const json& problem : status.at("problems")) {
     text += line("problem", problem.get<std::string>());
   }

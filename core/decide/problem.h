@@ -19,12 +19,13 @@ enum class ProblemKind {
   empty_gpu,           // workers report a GPU without weights that no operator took out
   nameless_placement,  // workers run what nobody else knows by its name
   no_counts,           // workers report their state, but nothing of load
+  messages_rejected,   // what somebody sends is dropped
   worker_clock         // a worker's time runs far faster or slower than ours
 };
 constexpr auto names(ProblemKind) {
   return std::to_array<std::string_view>({"state_not_saved", "topology_mismatch", "not_applied",
                                           "broken_map", "empty_gpu", "nameless_placement",
-                                          "no_counts", "worker_clock"});
+                                          "no_counts", "messages_rejected", "worker_clock"});
 }
 
 struct Problem {

@@ -15,6 +15,12 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
+constexpr std::string_view kName = "1 to 128 bytes of printable UTF-8";
+
+bool is_name(std::string_view text) {
+  return text.size() <= kMaxNameBytes && is_printable_utf8(text);
+}
+
 // The values of one message by key, with the first reason why it cannot be taken.
 class Fields {
  public:
@@ -36,16 +42,20 @@ class Fields {
   }
 
   uint64_t uint(std::string_view key, std::optional<uint64_t> otherwise = {}) {
-    return take(key, otherwise, [](const MsgpackValue& value) { return value.as_uint(); });
+    return take(key, otherwise, "an integer >= 0",
+                [](const MsgpackValue& value) { return value.as_uint(); });
   }
   double number(std::string_view key, std::optional<double> otherwise = {}) {
-    return take(key, otherwise, [](const MsgpackValue& value) { return value.as_double(); });
+    return take(key, otherwise, "a number",
+                [](const MsgpackValue& value) { return value.as_double(); });
   }
   std::string_view text(std::string_view key, std::optional<std::string_view> otherwise = {}) {
-    return take(key, otherwise, [](const MsgpackValue& value) { return value.as_string(); });
+    return take(key, otherwise, "a string",
+                [](const MsgpackValue& value) { return value.as_string(); });
   }
   Bytes binary(std::string_view key, std::optional<Bytes> otherwise = {}) {
-    return take(key, otherwise, [](const MsgpackValue& value) { return value.as_binary(); });
+    return take(key, otherwise, "bin: the bytes of a little-endian array",
+                [](const MsgpackValue& value) { return value.as_binary(); });
   }
   // An int32 or uint32 array of `items` elements; absent may be an empty one.
   template <typename T>
@@ -53,20 +63,29 @@ class Fields {
     const Bytes bytes = binary(key, otherwise);
     if (failed_ || (bytes.empty() && otherwise)) return {};
     if (bytes.size() % sizeof(T) != 0 || bytes.size() / sizeof(T) != items) {
-      fail(RejectReason::wrong_shape);
+      fail({RejectReason::wrong_shape, {}, key, {}, bytes.size(), items * sizeof(T)});
       return {};
     }
     return PackedArray<T>(bytes);
   }
-  void require(bool condition, RejectReason otherwise) {
-    if (!condition) fail(otherwise);
+  void require(bool condition, RejectReason otherwise, std::string_view key,
+               std::string_view expected = {}) {
+    if (!condition) fail({otherwise, {}, key, expected});
   }
   void array_or_absent(std::string_view key) {
     const MsgpackValue* value = find_said(key);
     const bool fits = value == nullptr || value->type == MsgpackType::array;
-    require(fits, RejectReason::wrong_type);
+    require(fits, RejectReason::wrong_type, key, "an array");
   }
-  std::optional<RejectReason> failure() const { return failed_; }
+  bool failed() const { return failed_.has_value(); }
+  // Requires: failed().
+  Rejection failure() const {
+    Rejection rejection = *failed_;
+    const MsgpackValue* source = find_said(key::kSource);
+    const auto name = source == nullptr ? std::nullopt : source->as_string();
+    if (name && is_name(*name)) rejection.source = *name;
+    return rejection;
+  }
 
  private:
   const MsgpackValue* find(std::string_view key) const {
@@ -79,18 +98,18 @@ class Fields {
     const MsgpackValue* value = find(key);
     return value == nullptr || value->type == MsgpackType::nil ? nullptr : value;
   }
-  void fail(RejectReason reason) {
-    if (!failed_) failed_ = reason;
+  void fail(const Rejection& why) {
+    if (!failed_) failed_ = why;
   }
   template <typename T, typename Convert>
-  T take(std::string_view key, std::optional<T> otherwise, Convert convert) {
+  T take(std::string_view key, std::optional<T> otherwise, std::string_view type, Convert convert) {
     const MsgpackValue* said = find_said(key);
     if (said == nullptr) {
-      if (!otherwise) fail(RejectReason::missing_key);
+      if (!otherwise) fail({RejectReason::missing_key, {}, key, type});
       return otherwise.value_or(T{});
     }
     const std::optional<T> value = convert(*said);
-    if (!value) fail(RejectReason::wrong_type);
+    if (!value) fail({RejectReason::wrong_type, {}, key, type});
     return value.value_or(T{});
   }
 
@@ -100,12 +119,8 @@ class Fields {
   };
   std::array<Entry, kMsgpackMaxKeys> entries_;  // the first count_ of them
   size_t count_ = 0;
-  std::optional<RejectReason> failed_;
+  std::optional<Rejection> failed_;
 };
-
-bool is_name(std::string_view text) {
-  return text.size() <= kMaxNameBytes && is_printable_utf8(text);
-}
 
 // What counts and state say alike.
 template <typename Report>
@@ -116,9 +131,10 @@ void read_common(Fields& fields, Report& report) {
   report.ts = fields.number(key::kTs);
   report.running.term = fields.uint(key::kTerm);
   report.running.version = fields.uint(key::kVersion);
-  fields.require(!report.source.empty() && is_name(report.source), RejectReason::bad_value);
-  fields.require(is_name(report.engine), RejectReason::bad_value);
-  fields.require(std::isfinite(report.ts), RejectReason::bad_timestamp);
+  fields.require(!report.source.empty() && is_name(report.source), RejectReason::bad_value,
+                 key::kSource, kName);
+  fields.require(is_name(report.engine), RejectReason::bad_value, key::kEngine, kName);
+  fields.require(std::isfinite(report.ts), RejectReason::bad_timestamp, key::kTs);
 }
 
 WorkerMessage decode_counts(Fields& fields, uint64_t sequence, const Topology& topology) {
@@ -134,10 +150,12 @@ WorkerMessage decode_counts(Fields& fields, uint64_t sequence, const Topology& t
   const auto layers = static_cast<uint64_t>(topology.layers);
   report.counts = fields.array<uint32_t>(key::kCounts, layers * topology.logical_experts);
   report.gpu_tokens = fields.array<uint32_t>(key::kGpuTokens, layers * topology.gpus, Bytes{});
-  fields.require(std::isfinite(report.since), RejectReason::bad_timestamp);
-  fields.require(report.cumulative || kind == "delta", RejectReason::bad_value);
-  fields.require(report.global || scope == "local", RejectReason::bad_value);
-  if (fields.failure()) return *fields.failure();
+  fields.require(std::isfinite(report.since), RejectReason::bad_timestamp, key::kSince);
+  fields.require(report.cumulative || kind == "delta", RejectReason::bad_value, key::kKind,
+                 "delta or cumulative");
+  fields.require(report.global || scope == "local", RejectReason::bad_value, key::kScope,
+                 "local or global");
+  if (fields.failed()) return fields.failure();
   return report;
 }
 
@@ -153,20 +171,26 @@ WorkerMessage decode_state(Fields& fields, uint64_t sequence) {
   constexpr double kNoApplySeconds = -1;
   report.apply_seconds = fields.number(key::kApplySeconds, kNoApplySeconds);
   report.error = fields.text(key::kError, "");
-  const uint64_t layers = fields.uint(key::kLayers);
-  const uint64_t experts = fields.uint(key::kLogicalExperts);
-  const uint64_t slots = fields.uint(key::kSlots);
-  const uint64_t gpus = fields.uint(key::kGpus);
-  for (const uint64_t dimension : {layers, experts, slots, gpus}) {
-    fields.require(dimension >= 1 && dimension <= kMaxDimension, RejectReason::bad_value);
-  }
+  const auto dimension = [&](std::string_view key) {
+    const uint64_t value = fields.uint(key);
+    fields.require(value >= 1 && value <= kMaxDimension, RejectReason::bad_value, key,
+                   "1 to 1048576");
+    return value;
+  };
+  const uint64_t layers = dimension(key::kLayers);
+  const uint64_t experts = dimension(key::kLogicalExperts);
+  const uint64_t slots = dimension(key::kSlots);
+  const uint64_t gpus = dimension(key::kGpus);
   fields.array_or_absent(key::kFeatures);
   report.physical_to_logical = fields.array<int32_t>(key::kPhysicalToLogical, layers * slots);
-  fields.require(status.has_value(), RejectReason::bad_value);
-  fields.require(layers_done <= layers || layers_done == kNotSaid, RejectReason::bad_value);
+  fields.require(status.has_value(), RejectReason::bad_value, key::kStatus,
+                 "idle, applying, applied, failed or refused");
+  fields.require(layers_done <= layers || layers_done == kNotSaid, RejectReason::bad_value,
+                 key::kLayersDone, "at most layers");
   const bool applies_in = report.apply_seconds >= 0 && report.apply_seconds <= kLongestApplySeconds;
-  fields.require(applies_in || report.apply_seconds == kNoApplySeconds, RejectReason::bad_value);
-  if (fields.failure()) return *fields.failure();
+  fields.require(applies_in || report.apply_seconds == kNoApplySeconds, RejectReason::bad_value,
+                 key::kApplySeconds, "0 to 30 days of seconds");
+  if (fields.failed()) return fields.failure();
   report.status = *status;
   report.layers_done = layers_done == kNotSaid ? -1 : static_cast<int64_t>(layers_done);
   report.layers = static_cast<int64_t>(layers);
@@ -185,8 +209,8 @@ std::vector<int32_t> copy(const PackedArray<int32_t>& array) {
 // An int32 array of as many elements as came, in multiples of `width`.
 std::vector<int32_t> any_length(Fields& fields, std::string_view key, size_t width = 1) {
   const Bytes bytes = fields.binary(key);
-  fields.require(bytes.size() % (sizeof(int32_t) * width) == 0, RejectReason::wrong_shape);
-  return fields.failure() ? std::vector<int32_t>{} : copy(PackedArray<int32_t>(bytes));
+  fields.require(bytes.size() % (sizeof(int32_t) * width) == 0, RejectReason::wrong_shape, key);
+  return fields.failed() ? std::vector<int32_t>{} : copy(PackedArray<int32_t>(bytes));
 }
 
 DaemonMessage decode_placement(Fields& fields, const Topology& topology) {
@@ -198,7 +222,8 @@ DaemonMessage decode_placement(Fields& fields, const Topology& topology) {
   update.imbalance_before = fields.number(key::kImbalanceBefore);
   update.imbalance_after = fields.number(key::kImbalanceAfter);
   const auto is = [&](std::string_view key, int32_t value) {
-    fields.require(fields.uint(key) == static_cast<uint64_t>(value), RejectReason::wrong_shape);
+    const bool ours = fields.uint(key) == static_cast<uint64_t>(value);
+    fields.require(ours, RejectReason::wrong_shape, key);
   };
   is(key::kLayers, topology.layers);
   is(key::kLogicalExperts, topology.logical_experts);
@@ -209,7 +234,7 @@ DaemonMessage decode_placement(Fields& fields, const Topology& topology) {
   update.changed_layers = any_length(fields, key::kChangedLayers);
   update.gpus_down = any_length(fields, key::kGpusDown);
   const std::vector<int32_t> moves = any_length(fields, key::kMoves, 4);
-  if (fields.failure() || !reason) return {};
+  if (fields.failed() || !reason) return {};
   for (size_t i = 0; i < moves.size(); i += 4) {
     update.moves.push_back({moves[i], moves[i + 1], moves[i + 2], moves[i + 3]});
   }
@@ -223,7 +248,7 @@ DaemonMessage decode_heartbeat(Fields& fields) {
   heartbeat.id = {fields.uint(key::kTerm), fields.uint(key::kVersion)};
   heartbeat.unix_seconds = fields.number(key::kTs);
   const auto mode = from_name<Mode>(fields.text(key::kMode));
-  if (fields.failure() || !mode) return {};
+  if (fields.failed() || !mode) return {};
   heartbeat.mode = *mode;
   return heartbeat;
 }
@@ -248,14 +273,14 @@ size_t largest_worker_message(const Topology& topology) {
 
 WorkerMessage decode_worker_message(Bytes sequence_frame, Bytes payload, const Topology& topology) {
   const auto sequence = decode_sequence(sequence_frame);
-  if (!sequence) return RejectReason::wrong_frames;
+  if (!sequence) return Rejection{RejectReason::wrong_frames};
   auto fields = Fields::read(payload);
-  if (!fields) return RejectReason::malformed;
+  if (!fields) return Rejection{RejectReason::malformed};
   const std::string_view type = fields->text(key::kType);
-  fields->require(type == "counts" || type == "state", RejectReason::unknown_type);
+  fields->require(type == "counts" || type == "state", RejectReason::unknown_type, key::kType);
   const uint64_t version = fields->uint(key::kV);
-  fields->require(version == kWireVersion, RejectReason::wrong_version);
-  if (fields->failure()) return *fields->failure();
+  fields->require(version == kWireVersion, RejectReason::wrong_version, key::kV);
+  if (fields->failed()) return fields->failure();
   return type == "counts" ? decode_counts(*fields, *sequence, topology)
                           : decode_state(*fields, *sequence);
 }

@@ -14,6 +14,7 @@
 #include "core/decide/rebalancer.h"
 #include "core/model/topology.h"
 #include "core/workers/worker_report.h"
+#include "daemon/formats/rejection.h"
 
 namespace eplbd {
 
@@ -29,7 +30,7 @@ std::optional<uint64_t> decode_sequence(std::span<const std::byte> frame);
 // Bytes of the largest payload that a worker of this deployment has reason to send.
 size_t largest_worker_message(const Topology& topology);
 
-using WorkerMessage = std::variant<RejectReason, CountsReport, StateReport>;
+using WorkerMessage = std::variant<Rejection, CountsReport, StateReport>;
 
 // Counts have this topology's shape, or are rejected. A state report may tell of another shape (its
 // map has the one that it names): what that means is the rebalancer's to say.

@@ -48,8 +48,9 @@ function showHeader(s) {
     if (s.gpus_down?.length) out.push(pill(`${plural(s.gpus_down.length, 'GPU')} down`, 'warn'));
     return out;
   });
-  $('problems').hidden = !s.problems?.length;
-  $('problems').textContent = (s.problems || []).join(' · ');
+  const wrong = [...(s.problems || []), ...(s.waiting_for ? [s.waiting_for] : [])];
+  $('problems').hidden = !wrong.length;
+  $('problems').textContent = wrong.join(' · ');
   $('program').textContent = `eplbd ${s.program_version || ''}, up ${duration(s.ts - s.started)}`;
 }
 

@@ -74,7 +74,7 @@ TEST_CASE("a counts message allocates nothing once warm") {
         decode_worker_message(message.sequence, message.payload, topology);
     const auto* report = std::get_if<CountsReport>(&decoded);
     if (report == nullptr) return;
-    deployment.take(*report, message.bytes);
+    deployment.take(*report, message.bytes, message.peer);
     if (++received > kWarmUp) spent += allocations - before;
     tokens += report->counts[0];
   };

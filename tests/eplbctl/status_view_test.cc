@@ -18,7 +18,7 @@ using nlohmann::json;
 json status_of(int gpus) {
   json status = json::parse(R"({
     "deployment": "deepseek-v3-decode", "mode": "active", "paused": false, "paused_until": null,
-    "healthy": true, "problems": [], "ts": 1000, "gpus_down": [],
+    "health": "healthy", "waiting_for": null, "would_update": null, "problems": [], "ts": 1000, "gpus_down": [],
     "placement": {"term": 900, "version": 12, "ts": 990, "reason": "threshold", "applied": true,
                   "running": {"term": 900, "version": 12}},
     "imbalance": 1.0461, "imbalance_initial": 1.9432, "imbalance_measured": 1.0601,
@@ -86,12 +86,19 @@ TEST_CASE("a watch of 80 by 24 has every figure, every GPU and the last decision
 TEST_CASE("a status names the last decision and what is wrong", "[eplbctl]") {
   json status = status_of(8);
   CHECK_THAT(status_text(status), Contains("balanced: imbalance 1.046"));
-  status["healthy"] = false;
+  status["health"] = "degraded";
   status["problems"] = {"the disk is full"};
   status["paused"] = true;
   status["paused_until"] = 1060;
   CHECK_THAT(status_text(status),
-             Contains("NOT HEALTHY") && Contains("the disk is full") && Contains("paused for 1m"));
+             Contains("DEGRADED") && Contains("the disk is full") && Contains("paused for 1m"));
+  status["health"] = "waiting";
+  status["waiting_for"] = "nobody sends counts: the last came from dp0 40 s ago";
+  CHECK_THAT(status_text(status),
+             Contains("waiting for workers") && Contains("the last came from dp0"));
+  status["would_update"] = {
+      {"ts", 970}, {"imbalance_before", 1.31}, {"imbalance_after", 1.04}, {"moves", 1200}};
+  CHECK_THAT(status_text(status), Contains("would have  1.310 -> 1.040, 1,200 moves, 30s ago"));
   status["gain_realised"] = -0.035;
   CHECK_THAT(status_text(status), Contains("it cost     0.035 of imbalance"));
   status["imbalance"] = status["imbalance_initial"] = nullptr;

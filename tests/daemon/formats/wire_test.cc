@@ -68,8 +68,8 @@ WorkerMessage decode(const std::string& payload, uint64_t sequence = 7) {
 
 std::optional<RejectReason> reason_of(const std::string& payload) {
   const WorkerMessage message = decode(payload);
-  const auto* reason = std::get_if<RejectReason>(&message);
-  return reason == nullptr ? std::nullopt : std::optional(*reason);
+  const auto* rejection = std::get_if<Rejection>(&message);
+  return rejection == nullptr ? std::nullopt : std::optional(rejection->reason);
 }
 
 // A counts message of which `change` replaces or adds a key; nil takes it away.
