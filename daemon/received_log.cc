@@ -50,7 +50,7 @@ void ReceivedLog::state(const StateReport& report, const ObserveResult& result, 
 }
 
 void ReceivedLog::rejected(const RejectedSender& sender, Now now) {
-  add({0, now.unix_seconds, sender.name(), "", false,
+  add({0, now.unix_seconds, sender.source.empty() ? sender.name() : sender.source, "", false,
        fmt::format("dropped ({}): {}", to_string(sender.reason), sender.text)});
 }
 

@@ -98,8 +98,8 @@ int run_check_worker(const CheckWorkerOptions& options) {
   uint64_t last = 0;
   const auto end = Clock::now() + from_seconds(options.for_seconds);
   while (true) {
-    for (const json& message :
-         daemon.get("/v1/messages?after=" + std::to_string(last)).at("messages")) {
+    const json answer = daemon.get("/v1/messages?after=" + std::to_string(last));
+    for (const json& message : answer.at("messages")) {
       last = message.at("number");
       verdict.add(message);
       print(message, options.json);

@@ -160,7 +160,7 @@ class Commands(DaemonTest):
         status = eventually(lambda: (s := self.status())["problems"] and s, "a problem", 20)
         self.assertFalse(status["healthy"])
         text = self.ctl("status", expect=1)
-        self.assertIn("NOT HEALTHY", text)
+        self.assertIn("DEGRADED", text)
         self.assertIn(status["problems"][0], text)
         self.assertEqual(status["problems"],
                          json.loads(self.ctl("status", "--json", expect=1))["problems"])

@@ -245,7 +245,7 @@ TEST_CASE("a sequence has eight bytes") {
   CHECK_FALSE(decode_sequence(as_bytes("1234567")));
   const WorkerMessage message = decode_worker_message(
       as_bytes("123456789"), as_bytes(encode_counts(counts_report())), kTopology);
-  CHECK(std::get<RejectReason>(message) == RejectReason::wrong_frames);
+  CHECK(std::get<Rejection>(message).reason == RejectReason::wrong_frames);
 }
 
 TEST_CASE("a placement comes back as it was") {
