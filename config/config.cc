@@ -7,6 +7,7 @@
 #include "config/file.h"
 #include "config/key_reader.h"
 #include "config/keys.h"
+#include "config/usable.h"
 #include "config/yaml_scalar.h"
 
 namespace eplbd {
@@ -148,10 +149,11 @@ Config parse_config(std::string_view text, std::string_view file, Require requir
   Findings found;
   Config config;
   {
-    KeyReader reader(found, *root, require == Require::everything);
+    KeyReader reader(found, *root, require != Require::rules_only);
     visit(config, reader);
   }
   check_together(found, config);
+  if (require == Require::usable) check_usable(found, config);
   std::vector<ConfigProblem> problems = found.finish();
   if (!problems.empty()) throw ConfigError(file, std::move(problems));
   return config;

@@ -96,8 +96,8 @@ class ConfigError : public std::runtime_error {
 };
 
 // `replay --config` takes everything but the deployment and its topology from the file; there they
-// may stand and are not required.
-enum class Require { everything, rules_only };
+// may stand and are not required. `usable`: what it names must be there on this machine, too.
+enum class Require { everything, rules_only, usable };
 
 // Throws ConfigError.
 Config parse_config(std::string_view text, std::string_view file,

@@ -51,7 +51,9 @@ int run(const Flags& flags) {
   }
   eplbd::Config config;
   try {
-    config = eplbd::read_config(flags.config);
+    using eplbd::Require;
+    config = eplbd::read_config(flags.config,
+                                flags.check_config ? Require::usable : Require::everything);
   } catch (const std::exception& error) {
     if (flags.check_config || flags.print_config) {
       std::fprintf(stderr, "%s\n", error.what());
@@ -65,7 +67,10 @@ int run(const Flags& flags) {
     std::fputs(eplbd::print_config(config).c_str(), stdout);
     return EX_OK;
   }
-  if (flags.check_config) return EX_OK;
+  if (flags.check_config) {
+    std::printf("%s: no problems\n", flags.config.c_str());
+    return EX_OK;
+  }
   return serve(config, flags.config);
 }
 

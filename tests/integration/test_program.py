@@ -47,10 +47,28 @@ class Program(DaemonTest):
         self.assertEqual([f" error: {problem}" for problem in problems],
                          [re.sub(r"^\S+(?= error: )", "", line) for line in served])
 
+    def test_keys_interfaces_and_folders_that_are_not_there_are_problems(self):
+        daemon = self.daemon()
+        file = self.write(
+            daemon,
+            endpoints={"counts": {"bind": ["tcp://nosuch0:15557", "ipc:///no/such/counts.sock"]}},
+            security={"curve_secret_key": "/no/such/key", "authorized_keys": "/no/such/keys"},
+        )
+        problems = self.run_eplbd("--config", file, "--check-config", expect=CONFIG)
+        for wanted in (
+            'security.curve_secret_key: cannot read "/no/such/key": No such file or directory',
+            'security.authorized_keys: cannot read "/no/such/keys": No such file or directory',
+            'this machine has no network interface "nosuch0"',
+            'there is no folder "/no/such" for "ipc:///no/such/counts.sock"',
+        ):
+            self.assertIn(wanted, problems)
+        self.assertEqual(4, len(problems.splitlines()))
+
     def test_what_is_printed_is_a_configuration_that_prints_the_same(self):
         daemon = self.daemon()
         file = self.write(daemon, window={"half_life": "90s"}, balancer={"seed": 2**64 - 1})
-        self.assertEqual("", self.run_eplbd("--config", file, "--check-config"))
+        self.assertEqual(f"{file}: no problems\n",
+                         self.run_eplbd("--config", file, "--check-config"))
         printed = self.run_eplbd("--config", file, "--print-config")
         self.assertIn("half_life: 90s", printed)
         file.write_text(printed)
