@@ -287,9 +287,11 @@ def upgrades():
 
 
 def client_package():
-    must("dpkg", "-i", "/check/python3-eplbd-client.deb")
-    must("python3", "-c", "import eplbd_client, importlib.metadata as m; m.version('eplbd-client')")
-    must("dpkg", "-r", "python3-eplbd-client")
+    must("dpkg", "-i", "/check/libeplb1.deb", "/check/python3-eplbd.deb")
+    must("python3", "-c", "import eplbd_client, importlib.metadata as m; m.version('eplbd')")
+    must("python3", "-c", "import eplbd; assert eplbd.initial_placement(1, 2, 3).tolist() == [[0, 1, 0]];"
+         "eplbd.rebalance_experts([[2, 1]], 2, 1, 1, 2)")
+    must("dpkg", "-r", "python3-eplbd", "libeplb1")
     assert run("python3", "-c", "import eplbd_client").returncode != 0
 
 
