@@ -1,4 +1,4 @@
-/* The example of docs/library.md: a placement for one layer, from C99. */
+/* The example of docs/library.md. */
 #include <eplb.h>
 #include <stdio.h>
 

@@ -6,6 +6,11 @@ SPDX-License-Identifier: Apache-2.0
 import doctest
 import importlib.util
 import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -21,6 +26,7 @@ try:
 except ImportError:
     torch = None
 
+SOURCE = pathlib.Path(__file__).resolve().parents[3]
 SHAPES = (  # layers, experts, replicas, groups, nodes, gpus
     (3, 32, 40, 1, 1, 8),
     (2, 64, 80, 8, 4, 16),
@@ -291,10 +297,38 @@ class InProcess(unittest.TestCase):
 
 class Documentation(unittest.TestCase):
     def test_examples(self):
-        for module in (eplbd.solve, eplbd.rebalancer):
-            result = doctest.testmod(module)
+        page = doctest.testfile(str(SOURCE / "docs" / "python.md"), module_relative=False)
+        for result in (page, doctest.testmod(eplbd.solve), doctest.testmod(eplbd.rebalancer)):
             self.assertGreater(result.attempted, 0)
             self.assertEqual(result.failed, 0)
+
+    def test_the_c_example_is_the_one_that_is_compiled(self):
+        example = (SOURCE / "tests" / "lib" / "example.c").read_text().split("\n", 1)[1]
+        self.assertIn(f"```c\n{example}```", (SOURCE / "docs" / "library.md").read_text())
+
+    def replay(self, *flags):
+        script = SOURCE / "clients" / "python" / "examples" / "replay.py"
+        return subprocess.run([sys.executable, str(script), *flags], capture_output=True, text=True, timeout=250)
+
+    def test_a_recorded_trace_is_replayed(self):
+        with tempfile.TemporaryDirectory() as folder:
+            trace = pathlib.Path(folder) / "trace.csv"
+            rows = [f"{step},{layer},{','.join(str(900 if e == 3 else 100) for e in range(8))}"
+                    for step in range(20) for layer in range(2)]
+            trace.write_text("\n".join(["step,layer,0,1,2,3,4,5,6,7", *rows]))
+            told = self.replay(str(trace), "--gpus", "4", "--slots", "12")
+        self.assertEqual(told.returncode, 0, told.stderr)
+        static, served, updates = re.search(r"imbalance: ([\d.]+) .* ([\d.]+) with \d+ moves in (\d+)", told.stdout).groups()
+        self.assertLess(float(served), float(static) - 0.3)
+        self.assertGreater(int(updates), 0)
+
+    @unittest.skipUnless(importlib.util.find_spec("matplotlib"), "no matplotlib")
+    def test_the_picture_is_drawn(self):
+        with tempfile.TemporaryDirectory() as folder:
+            picture = pathlib.Path(folder) / "replay.svg"
+            told = self.replay("--steps", "30", "--picture", str(picture))
+            self.assertEqual(told.returncode, 0, told.stderr)
+            self.assertIn("</svg>", picture.read_text())
 
 
 if __name__ == "__main__":
