@@ -20,6 +20,7 @@ RebalancerState known_start(const Topology& topology) {
   state.placements.initial = Placement::initial(topology);
   state.placements.published.placement = state.placements.initial;
   state.placements.published.unix_seconds = kStartUnixSeconds;
+  state.placements.new_term = false;
   return state;
 }
 

@@ -167,6 +167,13 @@ TEST_CASE(
   CHECK(score.updates >= 2);
 }
 
+TEST_CASE("the first step's counts are decided from at once") {
+  VirtualGroup group(topology(), rules(), {1, 0, 1});
+  const VirtualGroup::Step result = group.step(steps(60).front());
+  REQUIRE(result.decided.size() == 1);
+  CHECK(result.decided.front().decision.verdict == Verdict::update);
+}
+
 TEST_CASE("applying slowly costs balance, and a budget is kept") {
   const TemporaryFile file(json_of(steps(60)));
   const TraceFile trace(file.name());
