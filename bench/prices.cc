@@ -76,7 +76,10 @@ Score serve(const TraceFile& trace, int64_t steps, const Topology& topology, dou
     window.add(tokens, std::chrono::seconds(1), now);
     window.tick(now);
     window.read(now, loads);
-    Outlook outlook{.loads = loads, .steady_loads = {}, .error = window.forecast_error()};
+    Outlook outlook{.loads = loads,
+                    .steady_loads = {},
+                    .error = window.forecast_error(),
+                    .newest_share = window.newest_share()};
     if (window.read_steady(steady)) outlook.steady_loads = steady;
     const auto layers = imbalance_of(topology, placement, loads).layers;
     if (*std::max_element(layers.begin(), layers.end()) <= kTrigger) continue;

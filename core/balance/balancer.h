@@ -41,6 +41,7 @@ struct Outlook {
   std::span<const double> loads;  // [layers, logical_experts], finite, >= 0: the one to plan for
   std::span<const double> steady_loads = {};  // [layers, logical_experts] of longer ago, or empty
   double error = 0;                           // of an expert's load, in mean expert loads
+  double newest_share = 0;  // of the tokens that `loads` was read from, the newest; 0: not known
 };
 
 struct BalanceRequest {

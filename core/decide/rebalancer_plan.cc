@@ -49,7 +49,10 @@ Decision Rebalancer::search(const Measured& measured, const Aim& aim, Decision d
 }
 
 Proposal Rebalancer::propose(const Measured& measured, const MoveBudget& budget) const {
-  Outlook outlook{.loads = measured.loads, .steady_loads = {}, .error = window_.forecast_error()};
+  Outlook outlook{.loads = measured.loads,
+                  .steady_loads = {},
+                  .error = window_.forecast_error(),
+                  .newest_share = window_.newest_share()};
   std::vector<double> steady(measured.loads.size());
   if (window_.read_steady(steady)) outlook.steady_loads = steady;
   return balancer_->propose(

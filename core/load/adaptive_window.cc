@@ -61,4 +61,9 @@ double AdaptiveWindow::forecast_error() const {
   return forecast ? forecast->error() : 0;
 }
 
+double AdaptiveWindow::newest_share() const {
+  const auto* const forecast = std::get_if<LoadForecast>(&window_);
+  return forecast ? forecast->newest_share() : 0;
+}
+
 }  // namespace eplbd

@@ -42,6 +42,7 @@ class AdaptiveWindow {
   // ---- What `incremental` plans with, see BalanceRequest; all unknown with a fixed half-life ----
   bool read_steady(std::span<double> loads) const;  // [layers, logical_experts]; false: none
   double forecast_error() const;
+  double newest_share() const;
 
  private:
   std::variant<LoadWindow, LoadForecast> window_;

@@ -21,6 +21,8 @@ constexpr double kEarly = 0.95;
 constexpr double kScoreKept = 0.98;
 // The same for what error() tells, which must follow a jump at once.
 constexpr double kErrorKept = 0.7;
+// Where a single fold is all that is known, it misses the next by its own noise and by that one's.
+constexpr double kFirstError = 2;
 constexpr double kUsualKept = 0.95;
 constexpr double kSteadyHalfLife = 6;  // seconds
 // An error this much over the usual one, and twice it, is a jump of the load.
@@ -117,6 +119,7 @@ void LoadForecast::fold(TimePoint now, bool jumped) {
   score(load, tokens);
   doubt_what_came_before(tokens);
   absorb(load, tokens, now);
+  newest_share_ = std::min(tokens / memories_[outside_].tokens, 1.0);
   learn(load, tokens);
   std::fill(pending_.begin(), pending_.end(), 0.0);
   pending_tokens_ = pending_covered_ = 0;
@@ -140,16 +143,25 @@ double LoadForecast::normalise_pending(std::span<float> load, bool jumped) {
       load[i] = static_cast<float>(scale * pending_[i]);
     }
   }
-  if (folded_at_) {
-    squares /= static_cast<double>(load.size());
+  const auto cells = static_cast<double>(load.size());
+  if (!folded_at_) {
+    squared_error_ = kFirstError * cells / pending_tokens_;  // as chance has it
+  } else {
+    squares /= cells;
     const double weighed = squares * pending_tokens_;
     surprise_ = usual_error_ == 0 ? 0 : weighed / usual_error_ - 1;
-    if (jumped) return pending_tokens_;
-    const double bounded = usual_error_ == 0 ? weighed : std::min(weighed, 2 * usual_error_);
+    if (jumped) {
+      squared_error_ = kFirstError * usual_error_ / pending_tokens_;
+      return pending_tokens_;
+    }
+    if (usual_error_ == 0) {
+      usual_error_ = weighed;
+      squared_error_ = squares;
+      return pending_tokens_;
+    }
     const double kept = weighed < usual_error_ ? kErrorKept : kUsualKept;
-    usual_error_ = usual_error_ == 0 ? weighed : kept * usual_error_ + (1 - kept) * bounded;
-    squared_error_ =
-        squared_error_ == 0 ? squares : kErrorKept * squared_error_ + (1 - kErrorKept) * squares;
+    usual_error_ = kept * usual_error_ + (1 - kept) * std::min(weighed, 2 * usual_error_);
+    squared_error_ = kErrorKept * squared_error_ + (1 - kErrorKept) * squares;
   }
   return pending_tokens_;
 }

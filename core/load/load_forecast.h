@@ -43,6 +43,9 @@ class LoadForecast {
   // loads): counting noise, and what the load did by itself.
   double error() const;
 
+  // Of the tokens that read() goes by, those of the newest fold: how little else is known.
+  double newest_share() const { return newest_share_; }
+
  private:
   // Everything decays with one half-life; loads are sums of (tokens x load), so that a second with
   // few tokens counts little.
@@ -73,8 +76,9 @@ class LoadForecast {
   Memory steady_;  // forgets by time alone, whatever jumps there are
   size_t inside_;  // the memories in force
   size_t outside_;
-  double squared_error_ = 0;            // of the forecasts lately, a cell
-  double usual_error_ = 0;              // of forecasts: tokens x squares, a cell
+  double squared_error_ = 0;  // of the forecasts lately, a cell
+  double usual_error_ = 0;    // of forecasts: tokens x squares, a cell
+  double newest_share_ = 0;
   double surprise_ = 0;                 // of the load being folded: its excess over that
   std::vector<double> pending_;         // [cells] tokens since the last fold
   std::vector<double> pending_layers_;  // [layers]

@@ -3,11 +3,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <numeric>
 
 namespace eplbd {
 namespace {
 
 constexpr int kMostDoublings = 1;
+// GPUs that are tried in the end, the fullest first: one that cannot be lowered does not stop the
+// others. On 144 GPUs all of them bring 0.002 of balancedness more than one, half of it these, at
+// twice the time.
+constexpr size_t kMostGpus = 4;
 // Powers that may be squared: what is not allowed costs more than any power (see kNever in
 // climb_turnovers.cc). A GPU 40 times as full as the mean is lowered by the soft maximum.
 constexpr float kMostToSquare = 1e13F;
@@ -34,7 +40,8 @@ LayerClimb::LayerClimb(const Topology& topology, std::span<const int32_t> gpus_d
     : state_(topology, gpus_down, grouped),
       exchanges_(state_),
       turnovers_(state_),
-      recounts_(state_, turnovers_) {}
+      recounts_(state_, turnovers_),
+      returns_(state_) {}
 
 bool LayerClimb::start(std::span<const int32_t> slot_to_expert, std::span<const double> loads,
                        std::span<const double> steady, double steady_weight) {
@@ -94,22 +101,61 @@ std::optional<ClimbStep> LayerClimb::recount() {
   return step;
 }
 
+std::optional<ClimbStep> LayerClimb::take_back(double sharpness, double price) {
+  const auto step = returns_.best(sharpness, price);
+  if (step) repeat(*step);
+  return step;
+}
+
+// Of the fullest GPU. Where that has none, in the end, of those that come next.
 ClimbStep LayerClimb::best_step(double least_gain) {
   Candidate best;
   const double slope = slope_of(state_);
   if (slope <= 0) return best.step;
   best.worth = static_cast<float>(std::max(least_gain / slope, kNoChange));
-  const int32_t gpu = fullest_gpu(state_);
   if (recounted_) {
-    exchanges_.run(gpu, best);
+    exchanges_.run(fullest_gpu(state_), best);
     return best.step;
   }
-  // Turnovers first: they cost one move, and what they are worth most exchanges need not reach for.
+  find_step(fullest_gpu(state_), best);
+  if (best.step.count > 0 || state_.doublings < kMostDoublings) return best.step;
+  find_fullest();
+  for (size_t i = 1; i < fullest_.size() && best.step.count == 0; ++i) {
+    find_step(fullest_[i], best);
+  }
+  return best.step;
+}
+
+// The fullest GPUs, the first one first. Where groups are kept on nodes, one node's says nothing of
+// what another's can gain: the fullest of each.
+void LayerClimb::find_fullest() {
+  const auto fuller = [&](int32_t a, int32_t b) {
+    return state_.powers[a] != state_.powers[b] ? state_.powers[a] > state_.powers[b] : a < b;
+  };
+  const Topology& topology = state_.topology;
+  fullest_.resize(topology.gpus);
+  std::iota(fullest_.begin(), fullest_.end(), 0);
+  size_t most = std::min(kMostGpus, fullest_.size());
+  if (state_.grouped) {
+    const int32_t gpus = topology.gpus / topology.nodes;
+    for (int32_t node = 0; node < topology.nodes; ++node) {
+      const auto first = fullest_.begin() + node * gpus;
+      fullest_[node] = *std::min_element(first, first + gpus, fuller);
+    }
+    most = topology.nodes;
+    fullest_.resize(most);
+  }
+  std::partial_sort(fullest_.begin(), fullest_.begin() + static_cast<ptrdiff_t>(most),
+                    fullest_.end(), fuller);
+  fullest_.resize(most);
+}
+
+// Turnovers first: they cost one move, and what they are worth most exchanges need not reach for.
+void LayerClimb::find_step(int32_t gpu, Candidate& best) {
   turnovers_.spares_of(gpu, best);
   exchanges_.run(gpu, best);
   turnovers_.experts_of(gpu, best);
   turnovers_.beside_each_other(gpu, best);
-  return best.step;
 }
 
 }  // namespace eplbd

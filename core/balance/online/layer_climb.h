@@ -10,9 +10,11 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "core/balance/online/climb_exchanges.h"
 #include "core/balance/online/climb_recounts.h"
+#include "core/balance/online/climb_returns.h"
 #include "core/balance/online/climb_turnovers.h"
 #include "core/balance/online/layer_state.h"
 #include "core/model/topology.h"
@@ -51,8 +53,17 @@ class LayerClimb {
   double plan_recount(double least_gain, double worth);
   std::optional<ClimbStep> recount();
 
+  // Carries out a step that was found earlier.
+  void repeat(const ClimbStep& step) { state_.put(std::span(step.changes, step.count)); }
+
+  // Undoes what later steps made of no use: the change that saves most, where a move costs `price`
+  // of expected_peak(), already carried out; nothing when none saves anything.
+  std::optional<ClimbStep> take_back(double sharpness, double price);
+
  private:
   ClimbStep best_step(double least_gain);
+  void find_fullest();
+  void find_step(int32_t gpu, Candidate& best);
 
   // layer_repair.cc
   bool find_place(int32_t expert);
@@ -63,6 +74,8 @@ class LayerClimb {
   ExchangeSearch exchanges_;
   TurnoverSearch turnovers_;
   RecountSearch recounts_;
+  ReturnSearch returns_;
+  std::vector<int32_t> fullest_;  // GPUs
   bool climbing_ = false;
   bool recounted_ = false;
 };

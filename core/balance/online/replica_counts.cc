@@ -12,6 +12,9 @@ constexpr int kSoft = 4;
 constexpr int kHard = 7;
 // Givers are those that would carry least with a replica fewer.
 constexpr size_t kMostGivers = 32;
+// Where the packing is only bounded, what it says of the heavier ones is not to be believed: on 64
+// GPUs with five slots each 32 of them cost 0.001 of balancedness and a tenth more moves.
+constexpr size_t kMostGiversOfABound = 8;
 constexpr size_t kMostTakers = 4;
 constexpr size_t kLanes = 8;  // numbers that are raised side by side
 
@@ -91,7 +94,8 @@ void ReplicaCounts::find_givers() {
   const auto after = [&](int32_t expert) {
     return loads_[expert] / static_cast<float>(counts_[expert] - 1);
   };
-  const auto end = givers_.begin() + static_cast<ptrdiff_t>(std::min(givers_.size(), kMostGivers));
+  const size_t most = slots_per_gpu_ == 2 ? kMostGivers : kMostGiversOfABound;
+  const auto end = givers_.begin() + static_cast<ptrdiff_t>(std::min(givers_.size(), most));
   std::partial_sort(givers_.begin(), end, givers_.end(), [&](int32_t a, int32_t b) {
     return after(a) != after(b) ? after(a) < after(b) : a < b;
   });

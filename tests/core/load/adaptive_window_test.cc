@@ -108,6 +108,28 @@ TEST_CASE("a steady load is remembered for long", "[adaptive_window]") {
   CHECK(window.forecast_error() == Approx(std::sqrt(1.0 / 30)).epsilon(0.2));
 }
 
+TEST_CASE("what one second tells is doubted as much as chance has it", "[adaptive_window]") {
+  AdaptiveWindow window(kTopology, {});
+  std::mt19937 random(1);
+  const auto known = workloads(2, 2);
+  // It misses the next by its own noise and by that one's: sqrt(2 / 30).
+  const double first = std::sqrt(2.0 / 30);
+  window.add(draw(known[0], 30, random), kSecond, at(0).steady);
+  window.tick(at(0).steady);
+  CHECK(window.forecast_error() == Approx(first).epsilon(0.1));
+  CHECK(window.newest_share() == Approx(1));
+  for (int i = 1; i < 60; ++i) {
+    window.add(draw(known[0], 30, random), kSecond, at(i).steady);
+    window.tick(at(i).steady);
+  }
+  CHECK(window.forecast_error() < 0.85 * first);
+  CHECK(window.newest_share() < 0.2);
+  const auto counts = draw(known[1], 30, random);
+  window.jump(std::vector<double>(counts.begin(), counts.end()), kSecond, at(60).steady);
+  CHECK(window.forecast_error() == Approx(first).epsilon(0.2));
+  CHECK(window.newest_share() > 0.8);
+}
+
 TEST_CASE("a mix that drifts is followed better than by any one half-life", "[adaptive_window]") {
   const auto known = workloads(3, 5);
   std::mt19937 random(9);

@@ -151,6 +151,18 @@ TEST_CASE("what chance explains is not chased", "[incremental]") {
   CHECK(unsure < sure / 2);
 }
 
+TEST_CASE("where little else than the newest counts is known, less is moved", "[incremental]") {
+  const Topology topology = make_topology(6, 64, 72, 8);
+  const auto loads = drawn_loads(topology, 0.8, 5);
+  const Placement initial = Placement::initial(topology);
+  auto request = request_of(topology, loads, initial);
+  request.outlook.newest_share = 0.05;
+  const Placement known = place(request);
+  request.outlook.newest_share = 1;
+  const Placement news = place(request);
+  CHECK(count_moves(topology, initial, news).total < count_moves(topology, initial, known).total);
+}
+
 TEST_CASE("where applying is slow, an update spends more", "[incremental]") {
   const Topology topology = make_topology(6, 64, 72, 8);
   const auto loads = drawn_loads(topology, 0.8, 5);

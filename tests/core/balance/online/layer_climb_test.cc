@@ -213,3 +213,35 @@ TEST_CASE("the expected peak is that of its definition", "[climb]") {
     CHECK(climb.expected_peak(sharpness) == Approx(expected).epsilon(1e-6));
   }
 }
+
+TEST_CASE("what is of no use is taken back, and nothing else", "[climb]") {
+  const Topology topology = make_topology(1, 60, 72, 12);
+  const Plain plain = drawn(topology, {0.7, 0.3}, 5);
+  for (const double sharpness : {20.0, 200.0}) {
+    LayerClimb climb = climb_of(plain);
+    REQUIRE(start(climb, plain));
+    while (climb.improve(1e-6)) {
+    }
+    for (const double price : {0.0005, 0.002, 10.0}) {
+      CAPTURE(sharpness, price);
+      int32_t moves =
+          plain.moves(Row(climb.slot_to_expert().begin(), climb.slot_to_expert().end()));
+      REQUIRE(moves > 0);
+      double cost = climb.expected_peak(sharpness) + price * moves;
+      while (const auto step = climb.take_back(sharpness, price)) {
+        const Row row(climb.slot_to_expert().begin(), climb.slot_to_expert().end());
+        moves += step->moves;
+        REQUIRE(moves == plain.moves(row));
+        const double after = climb.expected_peak(sharpness) + price * moves;
+        CHECK(after < cost + 1e-5);
+        cost = after;
+        for (int32_t expert = 0; expert < topology.logical_experts; ++expert) {
+          REQUIRE(std::find(row.begin(), row.end(), expert) != row.end());
+        }
+      }
+    }
+    // At such a price nothing is worth a move. What only several at once could undo stays.
+    const Row last(climb.slot_to_expert().begin(), climb.slot_to_expert().end());
+    CHECK(plain.moves(last) <= 4);
+  }
+}
