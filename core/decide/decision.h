@@ -52,6 +52,7 @@ struct Decision {
   double imbalance = 0;        // of the placement in force, now; 0: no tokens
   double worst_layer = 0;      // imbalance of the layer where it is highest
   double imbalance_after = 0;  // of the candidate; 0: none was made
+  double gain = 0;             // that is expected of the candidate
   double tokens = 0;           // in the window
   double tokens_per_gpu_step = 0;
   int64_t moves = 0;

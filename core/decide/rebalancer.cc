@@ -155,7 +155,10 @@ bool Rebalancer::record(const Decision& decision) {
   if (decision.update) {
     in_vain_.reset();
   } else if (decision.solved && !jump_only) {
-    in_vain_ = {now, decision.imbalance, {decision.verdict, decision.detail}};
+    in_vain_ = {now,
+                decision.imbalance,
+                options_.trigger.min_gain - decision.gain,
+                {decision.verdict, decision.detail}};
   }
   if (!publishes(decision)) return true;
   if (decision.update->base != group_.running()) return false;

@@ -194,8 +194,7 @@ class Rebalancer {
   Proposal propose(const Measured& measured, const MoveBudget& budget) const;
   MeasuredCandidate consider(Placement placement, const Measured& measured,
                              Decision& decision) const;
-  Rule judge(const MeasuredCandidate& candidate, double gain, const Aim& aim,
-             const Decision& decision) const;
+  Rule judge(const MeasuredCandidate& candidate, const Aim& aim, const Decision& decision) const;
   Decision update_to(MeasuredCandidate candidate, const Measured& measured, UpdateReason reason,
                      Decision decision) const;
   Decision plan_given(const Placement& placement, UpdateReason reason, Now now) const;
@@ -226,6 +225,7 @@ class Rebalancer {
   struct InVain {
     TimePoint at;
     double imbalance = 0;
+    double lacking = 0;  // of what it would have had to gain
     Answer answer;
   };
   std::optional<InVain> in_vain_;  // the last search, where it led to no update

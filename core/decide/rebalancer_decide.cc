@@ -19,7 +19,9 @@ bool is_unpublishable(const Topology& topology, const PlacementUpdate& update) {
 }
 
 // A search in vain is not repeated at every tick; unless the imbalance grew by what is worth it.
+// Where it did not grow by what was lacking, hardly more is to be found than before.
 constexpr Duration kSearchAgain = std::chrono::milliseconds(900);
+constexpr Duration kSearchMuchLater = std::chrono::seconds(5);
 
 // What the group's reports force: at once the first time, then after a pause that doubles.
 constexpr Duration kFirstPause = std::chrono::seconds(5);
@@ -121,9 +123,11 @@ Rebalancer::Rule Rebalancer::check_limits(const Decision& decision, MoveBudget& 
 
 // The last search found nothing worth an update, and the load has hardly changed since.
 Rebalancer::Rule Rebalancer::check_last_search(const Decision& decision) const {
-  const bool in_vain = in_vain_ && decision.now.steady - in_vain_->at < kSearchAgain &&
-                       decision.imbalance - in_vain_->imbalance < options_.trigger.min_gain;
-  return in_vain ? Rule(in_vain_->answer) : std::nullopt;
+  if (!in_vain_) return std::nullopt;
+  const double rise = decision.imbalance - in_vain_->imbalance;
+  const Duration pause = rise < in_vain_->lacking ? kSearchMuchLater : kSearchAgain;
+  const bool held = rise < options_.trigger.min_gain && decision.now.steady - in_vain_->at < pause;
+  return held ? Rule(in_vain_->answer) : std::nullopt;
 }
 
 // What the group does wrong is mended once whatever the limits are: it cannot serve, or nobody

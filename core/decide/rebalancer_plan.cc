@@ -41,8 +41,8 @@ Decision Rebalancer::search(const Measured& measured, const Aim& aim, Decision d
   }
   MeasuredCandidate candidate = consider(std::move(proposal.placement), measured, decision);
   const double fall = decision.imbalance - decision.imbalance_after;
-  const double gain = std::min(fall, proposal.expected_gain.value_or(fall));
-  if (Rule rule = judge(candidate, gain, aim, decision)) {
+  decision.gain = std::min(fall, proposal.expected_gain.value_or(fall));
+  if (Rule rule = judge(candidate, aim, decision)) {
     return answered(std::move(decision), std::move(*rule));
   }
   return update_to(std::move(candidate), measured, aim.reason, std::move(decision));
@@ -79,16 +79,16 @@ MeasuredCandidate Rebalancer::consider(Placement placement, const Measured& meas
 }
 
 // Why the candidate is not to be published, if it is not.
-Rebalancer::Rule Rebalancer::judge(const MeasuredCandidate& candidate, double gain, const Aim& aim,
+Rebalancer::Rule Rebalancer::judge(const MeasuredCandidate& candidate, const Aim& aim,
                                    const Decision& decision) const {
   if (aim.least_gain) {
-    if (candidate.placement == group_.in_force() || gain <= 0) {
+    if (candidate.placement == group_.in_force() || decision.gain <= 0) {
       return Answer{Verdict::no_better,
                     "no better placement than imbalance " + number(decision.imbalance)};
     }
-    if (gain < *aim.least_gain) {
-      return Answer{Verdict::gain_too_small,
-                    "a gain of " + number(gain) + " is less than " + number(*aim.least_gain)};
+    if (decision.gain < *aim.least_gain) {
+      return Answer{Verdict::gain_too_small, "a gain of " + number(decision.gain) +
+                                                 " is less than " + number(*aim.least_gain)};
     }
   }
   const auto above = [](int64_t spent, int64_t limit) { return limit > 0 && spent > limit; };

@@ -231,6 +231,29 @@ TEST_CASE("a load that swings faster than it can be followed makes it slow down"
   }
 }
 
+TEST_CASE("what is too little for a jump's answer is not held back once the cooldown is over") {
+  Group group(8);
+  group.run(20);
+  group.load = load_of(2);
+  group.seconds_until_balanced();
+  const auto since_applied = [&] {
+    return group.time() - to_seconds(*group.rebalancer().group().applied_at() - at(0).steady);
+  };
+  while (since_applied() < 3.5) group.run(kTick);
+  REQUIRE(group.last.verdict == Verdict::cooling_down);
+  const auto other = load_of(3);
+  for (size_t i = 0; i < other.size(); ++i) group.load[i] += 0.15 * (other[i] - group.load[i]);
+  int in_vain = 0;
+  while (since_applied() < 5 - 1.5 * kTick) {
+    group.run(kTick);
+    in_vain += group.last.solved && group.last.verdict == Verdict::gain_too_small;
+  }
+  REQUIRE(in_vain > 0);
+  const int updates = group.updates;
+  group.run(2 * kTick);
+  CHECK(group.updates == updates + 1);
+}
+
 TEST_CASE("a slow drift is no jump") {
   Group group(8);
   group.run(20);

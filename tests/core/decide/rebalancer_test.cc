@@ -275,7 +275,24 @@ TEST_CASE_METHOD(RebalancerFixture,
   CHECK(again.verdict == Verdict::gain_too_small);
   CHECK_FALSE(again.solved);
   time += 1;
+  CHECK_FALSE(decide().solved);
+  time += 4;
   CHECK(decide().solved);
+}
+
+TEST_CASE_METHOD(RebalancerFixture, "Where the load rose by what was lacking, it searches sooner") {
+  send_counts();
+  options.trigger.min_gain = decide().imbalance - 1;
+  rebalancer.set_options(options, at(time));
+  const Decision searched = decide();
+  REQUIRE(searched.verdict == Verdict::gain_too_small);
+  rebalancer.record(searched);
+  time += 0.5;
+  publisher.counts = as_counts(skewed_loads(topology, 1, 1.2));
+  send_counts();
+  const Decision later = decide();
+  REQUIRE(later.imbalance - searched.imbalance < options.trigger.min_gain);
+  CHECK(later.solved);
 }
 
 TEST_CASE_METHOD(RebalancerFixture, "One layer above the threshold is enough") {
