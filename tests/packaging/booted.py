@@ -129,17 +129,17 @@ def socket_is_for_the_group():
 
 
 def good_reload():
-    edit("mode: active", "mode: shadow")
+    edit("mode: observe", "mode: shadow")
     must("systemctl", "reload", "eplbd")
     # The reload was answered after it took effect: no waiting here.
     assert 'eplbd_mode{deployment="deepseek-v3-decode",mode="shadow"} 1' in get("/metrics")
-    edit("mode: shadow", "mode: active")
+    edit("mode: shadow", "mode: observe")
     must("systemctl", "reload", "eplbd")
 
 
 def bad_reload():
     pid = main_pid()
-    for old, new in (("mode: active", "mode: idle"), ("slots: 288 ", "slots: 320 ")):
+    for old, new in (("mode: observe", "mode: idle"), ("slots: 288 ", "slots: 320 ")):
         edit(old, new)
         assert run("systemctl", "reload", "eplbd").returncode != 0, f"took {new}"
         edit(new, old)
@@ -196,13 +196,13 @@ def stuck_loop_is_killed():
 
 
 def bad_configuration_does_not_loop():
-    edit("mode: active", "mode: idle")
+    edit("mode: observe", "mode: idle")
     assert run("systemctl", "restart", "eplbd").returncode != 0
     time.sleep(1)  # several times RestartSec: room for a loop to show
     assert shown("ExecMainStatus") == "78"
     assert shown("NRestarts") == "0"
     assert "mode: must be" in must("journalctl", "-u", "eplbd", "-b", "-p", "err")
-    edit("mode: idle", "mode: active")
+    edit("mode: idle", "mode: observe")
     must("systemctl", "reset-failed", "eplbd")
     must("systemctl", "start", "eplbd")
 
