@@ -152,6 +152,7 @@ def bad_reload():
 
 def publish_a_placement():
     """By a simulated fleet; returns its (term, version)."""
+    must("eplbctl", "mode", "active")
     fleet = subprocess.Popen(
         ["eplbctl", "load", "--config", str(CONFIG), "--interval", "0.2", "--apply-seconds", "0.1",
          "--seconds", "30", "--force"],  # the daemon may hold what an earlier fleet left
@@ -162,6 +163,7 @@ def publish_a_placement():
     finally:
         fleet.terminate()
         fleet.wait()
+        must("eplbctl", "mode", "config")
     return placement_id()
 
 
