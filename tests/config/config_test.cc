@@ -201,7 +201,8 @@ TEST_CASE("Only what a reload takes may differ", "[config]") {
             "security.authorized_keys", "security.allow_plaintext_remote"});
 }
 
-TEST_CASE("The shipped file is the defaults around DeepSeek-V3's shape, and only measures", "[config]") {
+TEST_CASE("The shipped file is the defaults around DeepSeek-V3's shape, and measures only",
+          "[config]") {
   const Config shipped = read_config(EPLBD_SOURCE_DIR "/config/eplbd.yaml");
   Config defaults;
   defaults.deployment = "deepseek-v3-decode";
