@@ -93,6 +93,23 @@ def _seconds(name: str, text: str) -> float:
     return seconds
 
 
+def start(
+    engine: str, patch: Callable[[Settings, str], None], use_library: Callable[[str], None]
+) -> None:
+    """What an engine's entry point does in every process, by the environment: `patch` for a daemon,
+    `use_library` for a policy in process. Never raises: an engine must start without us."""
+    from . import library
+
+    try:
+        settings = Settings.from_environment()
+        if settings is not None:
+            patch(settings, importlib.import_module(engine).__version__)
+        elif library.policy_named():
+            use_library(library.policy_named())
+    except Exception as problem:
+        logger.warning("eplbd: the adapter stays out: %s", problem)
+
+
 def source_name(rank: int) -> str:
     """As the documentation's keys name it."""
     return f"dp{rank}"

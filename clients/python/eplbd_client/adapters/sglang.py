@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from ..placement import Placement, PlacementId
-from . import Settings, files, find_link, library, missing_name, why_not
+from . import Settings, files, find_link, library, missing_name, start, why_not
 from .channel import own_group
 from .session import Session
 from .tally import Tally
@@ -54,17 +54,8 @@ RELEASES = {
 
 
 def register() -> None:
-    """Called by SGLang in every process. Never raises: an engine must start without us."""
-    try:
-        settings = Settings.from_environment()
-        if settings is not None:
-            import sglang
-
-            patch(settings, sglang.__version__)
-        elif library.policy_named():
-            use_library(library.policy_named())
-    except Exception as problem:
-        logger.warning("eplbd: the adapter stays out: %s", problem)
+    """Called by SGLang in every process."""
+    start("sglang", patch, use_library)
 
 
 def patch(settings: Settings, version: str) -> None:

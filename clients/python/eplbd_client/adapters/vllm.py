@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from ..placement import Placement, PlacementId
-from . import Settings, find_link, library, missing_name, why_not
+from . import Settings, find_link, library, missing_name, start, why_not
 from .channel import own_group
 from .session import Session
 from .tally import Tally
@@ -51,17 +51,8 @@ RELEASES = {
 
 
 def register() -> None:
-    """Called by vLLM in every process. Never raises: an engine must start without us."""
-    try:
-        settings = Settings.from_environment()
-        if settings is not None:
-            import vllm
-
-            patch(settings, vllm.__version__)
-        elif library.policy_named():
-            use_library(library.policy_named())
-    except Exception as problem:
-        logger.warning("eplbd: the adapter stays out: %s", problem)
+    """Called by vLLM in every process."""
+    start("vllm", patch, use_library)
 
 
 def patch(settings: Settings, version: str) -> None:
