@@ -109,8 +109,7 @@ Result ours(const Topology& topology, uint64_t messages, uint64_t sources,
   StateFile file(directory, "ds", topology);
   Background background(io);
   Metrics metrics("ds", topology, "bench");
-  PlacementPublisher publisher(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr,
-                               {[] {}, [] {}});
+  PlacementPublisher publisher(io, context, "ds", {"tcp://127.0.0.1:*"}, nullptr, {[] {}, [] {}});
   Deployment deployment("ds", topology, {}, {}, publisher, file, background, metrics, [](bool) {});
   uint64_t received = 0;
   CountsHandler handler;
@@ -128,8 +127,7 @@ Result ours(const Topology& topology, uint64_t messages, uint64_t sources,
   std::thread sender;
   Result result;
   {
-    CountsSubscriber subscriber(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr,
-                                handler);
+    CountsSubscriber subscriber(io, context, "ds", {"tcp://127.0.0.1:*"}, nullptr, handler);
     sender = std::thread(send_all, std::ref(context), subscriber.endpoints()[0],
                          std::cref(topology), messages, sources, done.get_future());
     result = measure(messages, [&] {

@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 #include <malloc.h>
-#include <systemd/sd-daemon.h>
-#include <zmq.h>
 
 #include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
 
@@ -20,14 +18,15 @@
 #include "daemon/clock.h"
 #include "daemon/control.h"
 #include "daemon/deployment.h"
-#include "daemon/descriptors.h"
 #include "daemon/formats/wire.h"
 #include "daemon/http_routes.h"
+#include "daemon/limits.h"
 #include "daemon/log.h"
 #include "daemon/net/counts_subscriber.h"
 #include "daemon/net/curve_server.h"
 #include "daemon/net/http_server.h"
 #include "daemon/net/placement_publisher.h"
+#include "daemon/service_manager.h"
 #include "daemon/store/state_file.h"
 #include "daemon/version.h"
 
@@ -41,57 +40,9 @@ constexpr auto kHeartbeatInterval = std::chrono::seconds(1);
 constexpr auto kTrimInterval = std::chrono::seconds(10);
 constexpr size_t kTrimBytes = 32 << 20;
 
-// The context of all ZeroMQ sockets: made before them, ended after them.
-class ZmqContext {
- public:
-  ZmqContext() : context_(zmq_ctx_new()) {
-    if (context_ == nullptr) throw std::runtime_error(zmq_strerror(zmq_errno()));
-  }
-  ~ZmqContext() { zmq_ctx_term(context_); }
-  ZmqContext(const ZmqContext&) = delete;
-  ZmqContext& operator=(const ZmqContext&) = delete;
-  void* get() const { return context_; }
-
- private:
-  void* context_;
-};
-
-HttpLimits http_limits(size_t connections) {
-  HttpLimits limits;
-  limits.connections = connections;
-  return limits;
-}
-
-// The largest body is an imported placement: room for each number, its comma and its spaces.
-HttpLimits control_limits(size_t connections, const Topology& topology) {
-  HttpLimits limits = http_limits(connections);
-  constexpr size_t kBytesOfACell = 12;
-  limits.body_bytes =
-      (64 << 10) + static_cast<size_t>(topology.layers) * topology.slots * kBytesOfACell;
-  return limits;
-}
-
-CountsLimits counts_limits(size_t connections, const Topology& topology) {
-  CountsLimits limits;
-  const auto largest = static_cast<int64_t>(largest_worker_message(topology));
-  limits.frame_bytes = std::max(limits.frame_bytes, largest);
-  // One frame on its way, and what waits in queues while a placement is searched for.
-  limits.peers = {connections, static_cast<size_t>(limits.frame_bytes + (4 << 20) + 16 * largest)};
-  return limits;
-}
-
-ZmqPeerLimits placements_limits(size_t connections) {
-  return {connections, 4 << 20};  // subscriptions and answers to heartbeats: a few bytes a second
-}
-
 // What a burst left behind goes back to the system: the allocator would keep it.
 void give_memory_back() {
   if (mallinfo2().fordblks > kTrimBytes) malloc_trim(0);
-}
-
-uint64_t monotonic_microseconds() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
 }
 
 }  // namespace
@@ -113,7 +64,6 @@ struct Daemon::Impl {
   void await_signal();
   void await_tick();
   void await_heartbeat();
-  void notify_status();
   void answer(const HttpRequest& request, const HttpRespond& respond, bool with_orders);
   // `done` is told why it was refused, or an empty string, once it took effect.
   void reload(std::function<void(const std::string&)> done);
@@ -121,11 +71,11 @@ struct Daemon::Impl {
 
   Config config;
   std::string config_file;
-  DescriptorShares descriptors = share_descriptors();
+  Limits limits;
   StateFile state_file;
   asio::io_context io;
   Background background;
-  ZmqContext zmq;
+  zmq::context_t zmq;  // of all sockets: made before them, ended after them
   Metrics metrics;
   std::unique_ptr<CurveServer> curve;
   std::unique_ptr<PlacementPublisher> publisher;
@@ -147,6 +97,7 @@ struct Daemon::Impl {
 Daemon::Impl::Impl(const Config& start_config, std::string file)
     : config(start_config),
       config_file(std::move(file)),
+      limits(limits_for(config.topology)),
       state_file(state_directory_of(config), config.deployment, config.topology),
       background(io),
       metrics(config.deployment, config.topology, kProgramVersion),
@@ -156,18 +107,18 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
   auto recovered = recover();
   if (!config.security.curve_secret_key.empty()) read_keys();
   publisher = std::make_unique<PlacementPublisher>(
-      io, zmq.get(), config.deployment, config.endpoints.placements.bind, curve.get(),
+      io, zmq, config.deployment, config.endpoints.placements.bind, curve.get(),
       PublisherHandler{[this] { metrics.published_again(); },
                        [this] { metrics.rejected(RejectReason::unauthorized); }},
-      placements_limits(descriptors.placements));
+      limits.placements);
   deployment = std::make_unique<Deployment>(config.deployment, config.topology, config.rebalancer,
                                             std::move(recovered), *publisher, state_file,
                                             background, metrics, [this](bool on) {
                                               if (subscriber) subscriber->hold(on);
                                             });
-  subscriber = std::make_unique<CountsSubscriber>(
-      io, zmq.get(), config.deployment, config.endpoints.counts.bind, curve.get(), counts_handler(),
-      counts_limits(descriptors.counts, config.topology));
+  subscriber =
+      std::make_unique<CountsSubscriber>(io, zmq, config.deployment, config.endpoints.counts.bind,
+                                         curve.get(), counts_handler(), limits.counts);
   control = std::make_unique<Control>(*deployment, [this](const auto& done) { reload(done); });
   listen();
 }
@@ -188,7 +139,7 @@ std::optional<RebalancerState> Daemon::Impl::recover() {
 
 void Daemon::Impl::read_keys() try {
   curve = std::make_unique<CurveServer>(
-      io, zmq.get(), config.security.curve_secret_key, config.security.authorized_keys,
+      io, zmq, config.security.curve_secret_key, config.security.authorized_keys,
       [this](std::string_view peer) {  // counted by the sockets' monitors
         deployment->reject({RejectReason::unauthorized}, peer);
       });
@@ -234,7 +185,7 @@ void Daemon::Impl::listen() {
       [this](const HttpRequest& request, const HttpRespond& respond) {
         answer(request, respond, false);
       },
-      http_limits(descriptors.http));
+      limits.http);
   http_port = http->listen_tcp(config.http.listen);
   control_path = control_socket_of(config);
   control_http = std::make_unique<HttpServer>(
@@ -242,7 +193,7 @@ void Daemon::Impl::listen() {
       [this](const HttpRequest& request, const HttpRespond& respond) {
         answer(request, respond, true);
       },
-      control_limits(descriptors.control, config.topology));
+      limits.control);
   control_http->listen_unix(control_path, "eplbd");
   const std::string host = config.http.listen.substr(0, config.http.listen.rfind(':'));
   routes = std::make_unique<HttpRoutes>(
@@ -268,8 +219,8 @@ void Daemon::Impl::start() {
                   "{}",
                   kProgramVersion, config.deployment, fmt::join(subscriber->endpoints(), " "),
                   fmt::join(publisher->endpoints(), " "), http_port, control_path));
-  sd_notify(0, "READY=1");
-  notify_status();
+  tell_ready();
+  tell_status(*deployment);
 }
 
 void Daemon::Impl::await_signal() {
@@ -306,31 +257,18 @@ void Daemon::Impl::await_heartbeat() {
   heartbeat_timer.async_wait([this](const ErrorCode& error) {
     if (error || stopping) return;
     deployment->heartbeat();
-    sd_notify(0, "WATCHDOG=1");
+    tell_alive();
     if (const auto now = std::chrono::steady_clock::now(); now - trimmed >= kTrimInterval) {
       trimmed = now;
       give_memory_back();
     }
-    notify_status();
+    tell_status(*deployment);
     await_heartbeat();
   });
 }
 
-void Daemon::Impl::notify_status() {
-  const Now now = read_clock();
-  const Rebalancer& rebalancer = deployment->rebalancer();
-  const PlacementId id = rebalancer.group().published().id;
-  const auto& samples = deployment->journal().samples();
-  const std::string imbalance =
-      samples.empty() ? "no counts" : fmt::format("imbalance {:.3f}", samples.back().imbalance);
-  sd_notify(0, fmt::format("STATUS={}: placement {}, {}, {} workers{}",
-                           to_string(rebalancer.mode()), to_text(id), imbalance,
-                           rebalancer.live_sources(now), rebalancer.paused(now) ? ", paused" : "")
-                   .c_str());
-}
-
 void Daemon::Impl::reload(std::function<void(const std::string&)> done) {
-  sd_notify(0, fmt::format("RELOADING=1\nMONOTONIC_USEC={}", monotonic_microseconds()).c_str());
+  tell_reloading();
   const auto finish = [this, done = std::move(done)](const std::string& refused) {
     metrics.reloaded(refused.empty());
     if (refused.empty()) {
@@ -338,7 +276,7 @@ void Daemon::Impl::reload(std::function<void(const std::string&)> done) {
     } else {
       log(LogLevel::error, "not reloaded, the old configuration stays: " + refused);
     }
-    sd_notify(0, "READY=1");
+    tell_ready();
     done(refused);
   };
   try {
@@ -367,7 +305,7 @@ void Daemon::Impl::reload(std::function<void(const std::string&)> done) {
 void Daemon::Impl::stop() {
   if (stopping) return;
   stopping = true;
-  sd_notify(0, "STOPPING=1");
+  tell_stopping();
   log(LogLevel::info, "stopping");
   ErrorCode ignored;
   signals.cancel(ignored);

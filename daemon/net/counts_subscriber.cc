@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/net/counts_subscriber.h"
 
-#include <zmq.hpp>
-
 #include "daemon/formats/wire.h"
 #include "daemon/net/curve_server.h"
 #include "daemon/net/zmq_readable.h"
@@ -21,35 +19,23 @@ std::span<const std::byte> bytes_of(const zmq::message_t& frame) {
   return {static_cast<const std::byte*>(frame.data()), frame.size()};
 }
 
-std::string_view property(zmq::message_t& frame, const char* name) {
-  const char* value = zmq_msg_gets(frame.handle(), name);
-  return value == nullptr ? std::string_view{} : std::string_view(value);
-}
-
 }  // namespace
 
 struct CountsSubscriber::Impl {
-  Impl(void* zmq_context, std::string topic_name, CountsHandler handlers)
-      : topic(std::move(topic_name)), handler(std::move(handlers)) {
-    socket = zmq_socket(zmq_context, ZMQ_SUB);
-    if (socket == nullptr) throw std::runtime_error(zmq_strerror(zmq_errno()));
-  }
-  ~Impl() {
-    readable.reset();
-    peers.reset();
-    zmq_close(socket);
-  }
+  Impl(zmq::context_t& zmq_context, std::string topic_name, CountsHandler handlers)
+      : topic(std::move(topic_name)),
+        handler(std::move(handlers)),
+        socket(zmq_context, zmq::socket_type::sub) {}
 
   // One message, of however many frames; false when there is none.
   bool take_one() {
-    const bool received = zmq_msg_recv(frames[0].handle(), socket, ZMQ_DONTWAIT) >= 0;
-    if (!received) return false;
+    if (!receive(socket, frames[0])) return false;
     size_t count = 1;
     size_t bytes = frames[0].size();
     // Further frames of a message are there once its first is.
-    while (zmq_msg_more(frames[std::min(count, kWireFrames) - 1].handle()) != 0) {
+    while (frames[std::min(count, kWireFrames) - 1].more()) {
       zmq::message_t& frame = frames[std::min(count, kWireFrames - 1)];
-      if (zmq_msg_recv(frame.handle(), socket, ZMQ_DONTWAIT) < 0) break;
+      if (!receive(socket, frame)) break;
       bytes += frame.size();
       ++count;
     }
@@ -79,7 +65,7 @@ struct CountsSubscriber::Impl {
 
   std::string topic;
   CountsHandler handler;
-  void* socket = nullptr;
+  zmq::socket_t socket;
   zmq::message_t frames[kWireFrames];
   std::vector<std::string> endpoints;
   const CurveServer* curve = nullptr;
@@ -87,17 +73,17 @@ struct CountsSubscriber::Impl {
   std::unique_ptr<ZmqReadable> readable;
 };
 
-CountsSubscriber::CountsSubscriber(boost::asio::io_context& io, void* zmq_context,
+CountsSubscriber::CountsSubscriber(boost::asio::io_context& io, zmq::context_t& zmq_context,
                                    std::string topic, const std::vector<std::string>& bind,
                                    const CurveServer* curve, CountsHandler handler,
                                    CountsLimits limits)
     : impl_(std::make_unique<Impl>(zmq_context, std::move(topic), std::move(handler))) {
   Impl& impl = *impl_;
   set_server_options(impl.socket, curve, kCountsDomain);
-  zmq_setsockopt(impl.socket, ZMQ_RCVHWM, &kReceiveHighWaterMark, sizeof(kReceiveHighWaterMark));
-  zmq_setsockopt(impl.socket, ZMQ_RCVBUF, &kReceiveBufferBytes, sizeof(kReceiveBufferBytes));
-  zmq_setsockopt(impl.socket, ZMQ_MAXMSGSIZE, &limits.frame_bytes, sizeof(limits.frame_bytes));
-  zmq_setsockopt(impl.socket, ZMQ_SUBSCRIBE, impl.topic.data(), impl.topic.size());
+  impl.socket.set(zmq::sockopt::rcvhwm, kReceiveHighWaterMark);
+  impl.socket.set(zmq::sockopt::rcvbuf, kReceiveBufferBytes);
+  impl.socket.set(zmq::sockopt::maxmsgsize, limits.frame_bytes);
+  impl.socket.set(zmq::sockopt::subscribe, impl.topic);
   impl.curve = curve;
   impl.peers = std::make_unique<ZmqPeers>(io, zmq_context, impl.socket, limits.peers,
                                           [&impl](ZmqPeers::Event event) {

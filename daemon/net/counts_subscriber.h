@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <vector>
+#include <zmq.hpp>
 
 #include "core/workers/worker_report.h"
 #include "daemon/net/zmq_peers.h"
@@ -45,7 +46,7 @@ class CountsSubscriber {
  public:
   // Subscribes to messages whose topic is exactly `topic`. Throws std::runtime_error naming the
   // address that cannot be bound. `zmq_context` and `curve` (null: plaintext) outlive it.
-  CountsSubscriber(boost::asio::io_context& io, void* zmq_context, std::string topic,
+  CountsSubscriber(boost::asio::io_context& io, zmq::context_t& zmq_context, std::string topic,
                    const std::vector<std::string>& bind, const CurveServer* curve,
                    CountsHandler handler, CountsLimits limits = {});
   ~CountsSubscriber();

@@ -2,7 +2,6 @@
 #include "daemon/net/curve_server.h"
 
 #include <sys/stat.h>
-#include <zmq.h>
 
 #include <algorithm>
 #include <array>
@@ -16,6 +15,7 @@
 
 #include "config/file.h"
 #include "daemon/net/zmq_readable.h"
+#include "daemon/net/zmq_socket.h"
 
 namespace eplbd {
 namespace {
@@ -109,19 +109,12 @@ Permissions read_folder(const std::string& folder) {
 }
 
 // The frames of one ZAP request (RFC 27), or fewer when it is none.
-std::vector<std::string> receive(void* socket) {
+std::vector<std::string> receive_request(zmq::socket_ref socket) {
   std::vector<std::string> frames;
-  int more = 1;
-  while (more != 0) {
-    zmq_msg_t frame;
-    zmq_msg_init(&frame);
-    if (zmq_msg_recv(&frame, socket, ZMQ_DONTWAIT) < 0) {
-      zmq_msg_close(&frame);
-      break;
-    }
-    frames.emplace_back(static_cast<const char*>(zmq_msg_data(&frame)), zmq_msg_size(&frame));
-    more = zmq_msg_more(&frame);
-    zmq_msg_close(&frame);
+  zmq::message_t frame;
+  while (receive(socket, frame)) {
+    frames.push_back(frame.to_string());
+    if (!frame.more()) break;
   }
   return frames;
 }
@@ -129,14 +122,11 @@ std::vector<std::string> receive(void* socket) {
 }  // namespace
 
 struct CurveServer::Impl {
-  ~Impl() {
-    readable.reset();
-    if (zap != nullptr) zmq_close(zap);
-  }
+  explicit Impl(zmq::context_t& zmq_context) : zap(zmq_context, zmq::socket_type::rep) {}
 
   bool drain() {
     for (;;) {
-      const std::vector<std::string> request = receive(zap);
+      const std::vector<std::string> request = receive_request(zap);
       if (request.empty()) return false;
       answer(request);
     }
@@ -158,7 +148,8 @@ struct CurveServer::Impl {
                                               user,
                                               ""};
     for (size_t i = 0; i < reply.size(); ++i) {
-      zmq_send(zap, reply[i].data(), reply[i].size(), i + 1 < reply.size() ? ZMQ_SNDMORE : 0);
+      zmq_send(zap.handle(), reply[i].data(), reply[i].size(),
+               i + 1 < reply.size() ? ZMQ_SNDMORE : 0);
     }
   }
 
@@ -172,35 +163,29 @@ struct CurveServer::Impl {
   std::string folder;
   Permissions permissions;
   std::function<void(std::string_view)> denied;
-  void* zap = nullptr;
+  zmq::socket_t zap;
   std::unique_ptr<ZmqReadable> readable;
 };
 
-CurveServer::CurveServer(boost::asio::io_context& io, void* zmq_context,
+CurveServer::CurveServer(boost::asio::io_context& io, zmq::context_t& zmq_context,
                          const std::string& secret_key_file, const std::string& authorized_keys,
                          std::function<void(std::string_view peer)> denied)
-    : impl_(std::make_unique<Impl>()) {
+    : impl_(std::make_unique<Impl>(zmq_context)) {
   impl_->secret_key = read_secret_key(secret_key_file);
   impl_->folder = authorized_keys;
   impl_->denied = std::move(denied);
   reload();
-  impl_->zap = zmq_socket(zmq_context, ZMQ_REP);
-  if (impl_->zap == nullptr || zmq_bind(impl_->zap, "inproc://zeromq.zap.01") != 0) {
-    throw std::runtime_error(std::string("ZAP: ") + zmq_strerror(zmq_errno()));
-  }
+  impl_->zap.bind("inproc://zeromq.zap.01");
   impl_->readable =
       std::make_unique<ZmqReadable>(io, impl_->zap, [impl = impl_.get()] { return impl->drain(); });
 }
 
 CurveServer::~CurveServer() = default;
 
-void CurveServer::secure(void* socket, const char* domain) const {
-  const int server = 1;
-  const std::string& key = impl_->secret_key;
-  const bool set = zmq_setsockopt(socket, ZMQ_CURVE_SERVER, &server, sizeof(server)) == 0 &&
-                   zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, key.c_str(), key.size() + 1) == 0 &&
-                   zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, domain, std::strlen(domain)) == 0;
-  if (!set) throw std::runtime_error(std::string("CURVE: ") + zmq_strerror(zmq_errno()));
+void CurveServer::secure(zmq::socket_ref socket, const char* domain) const {
+  socket.set(zmq::sockopt::curve_server, true);
+  socket.set(zmq::sockopt::curve_secretkey, impl_->secret_key);
+  socket.set(zmq::sockopt::zap_domain, domain);
 }
 
 bool CurveServer::may_speak(std::string_view user_id, std::string_view source) const {

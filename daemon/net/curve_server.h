@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <zmq.hpp>
 
 namespace boost::asio {
 class io_context;
@@ -28,15 +29,15 @@ class CurveServer {
   // `secret_key_file`: the daemon's secret key, readable by nobody else. Throws std::runtime_error
   // with file and line. Answers the ZAP requests of `zmq_context` on the loop; `denied` is told of
   // each peer that was turned away. Outlives the sockets that it secures.
-  CurveServer(boost::asio::io_context& io, void* zmq_context, const std::string& secret_key_file,
-              const std::string& authorized_keys,
+  CurveServer(boost::asio::io_context& io, zmq::context_t& zmq_context,
+              const std::string& secret_key_file, const std::string& authorized_keys,
               std::function<void(std::string_view peer)> denied);
   ~CurveServer();
   CurveServer(const CurveServer&) = delete;
   CurveServer& operator=(const CurveServer&) = delete;
 
   // Before the socket binds.
-  void secure(void* socket, const char* domain) const;
+  void secure(zmq::socket_ref socket, const char* domain) const;
 
   // `user_id` as ZAP gave it out: whether that key still may send as `source`.
   bool may_speak(std::string_view user_id, std::string_view source) const;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/net/placement_publisher.h"
 
-#include <zmq.hpp>
-
 #include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
 
 #include <boost/asio/steady_timer.hpp>
@@ -36,24 +34,20 @@ constexpr int kReceiveHighWaterMark = 8;
 }  // namespace
 
 struct PlacementPublisher::Impl {
-  Impl(boost::asio::io_context& io, void* zmq_context, std::string topic_name,
+  Impl(boost::asio::io_context& io, zmq::context_t& zmq_context, std::string topic_name,
        PublisherHandler handlers)
-      : topic(std::move(topic_name)), handler(std::move(handlers)), timer(io) {
-    socket = zmq_socket(zmq_context, ZMQ_XPUB);
-    if (socket == nullptr) throw std::runtime_error(zmq_strerror(zmq_errno()));
-  }
-  ~Impl() {
-    readable.reset();
-    peers.reset();
-    zmq_close(socket);
-  }
+      : topic(std::move(topic_name)),
+        handler(std::move(handlers)),
+        timer(io),
+        socket(zmq_context, zmq::socket_type::xpub) {}
 
   void send(std::string_view payload) {
     const std::string number = encode_sequence(sequence++);
-    // XPUB never blocks: what a slow subscriber has no room for is dropped for that one.
-    zmq_send(socket, topic.data(), topic.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT);
-    zmq_send(socket, number.data(), number.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT);
-    zmq_send(socket, payload.data(), payload.size(), ZMQ_DONTWAIT);
+    // XPUB never blocks: what a slow subscriber has no room for is dropped for that one. Nor does
+    // it throw where a signal interrupts it, as cppzmq's send() would.
+    zmq_send(socket.handle(), topic.data(), topic.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT);
+    zmq_send(socket.handle(), number.data(), number.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT);
+    zmq_send(socket.handle(), payload.data(), payload.size(), ZMQ_DONTWAIT);
     readable->recheck();
   }
 
@@ -67,10 +61,9 @@ struct PlacementPublisher::Impl {
     constexpr int kBudget = 256;
     for (int i = 0; i < kBudget; ++i) {
       zmq::message_t frame;
-      if (zmq_msg_recv(frame.handle(), socket, ZMQ_DONTWAIT) < 0) return false;
+      if (!receive(socket, frame)) return false;
       const int connection = zmq_msg_get(frame.handle(), ZMQ_SRCFD);
-      const char* const user = zmq_msg_gets(frame.handle(), "User-Id");
-      peers->heard(connection, user == nullptr ? "" : user);
+      peers->heard(connection, property(frame, "User-Id"));
       const std::string_view text = frame.to_string_view();
       if (text.empty() || text[0] != 1) continue;
       if (topic.starts_with(text.substr(1))) {
@@ -109,7 +102,7 @@ struct PlacementPublisher::Impl {
   std::string topic;
   PublisherHandler handler;
   boost::asio::steady_timer timer;
-  void* socket = nullptr;
+  zmq::socket_t socket;
   uint64_t sequence = 0;
   std::string placement;
   Clock::time_point last_sent{};
@@ -123,19 +116,17 @@ struct PlacementPublisher::Impl {
   std::unique_ptr<ZmqReadable> readable;
 };
 
-PlacementPublisher::PlacementPublisher(boost::asio::io_context& io, void* zmq_context,
+PlacementPublisher::PlacementPublisher(boost::asio::io_context& io, zmq::context_t& zmq_context,
                                        std::string topic, const std::vector<std::string>& bind,
                                        const CurveServer* curve, PublisherHandler handler,
                                        ZmqPeerLimits limits)
     : impl_(std::make_unique<Impl>(io, zmq_context, std::move(topic), std::move(handler))) {
   Impl& impl = *impl_;
   set_server_options(impl.socket, curve, kPlacementsDomain);
-  const int on = 1;  // tell of every subscription, not only the first to a topic
-  zmq_setsockopt(impl.socket, ZMQ_XPUB_VERBOSE, &on, sizeof(on));
-  zmq_setsockopt(impl.socket, ZMQ_SNDHWM, &kSendHighWaterMark, sizeof(kSendHighWaterMark));
-  zmq_setsockopt(impl.socket, ZMQ_MAXMSGSIZE, &kMaxSubscriptionBytes,
-                 sizeof(kMaxSubscriptionBytes));
-  zmq_setsockopt(impl.socket, ZMQ_RCVHWM, &kReceiveHighWaterMark, sizeof(kReceiveHighWaterMark));
+  impl.socket.set(zmq::sockopt::xpub_verbose, true);  // every subscription, not a topic's first
+  impl.socket.set(zmq::sockopt::sndhwm, kSendHighWaterMark);
+  impl.socket.set(zmq::sockopt::maxmsgsize, kMaxSubscriptionBytes);
+  impl.socket.set(zmq::sockopt::rcvhwm, kReceiveHighWaterMark);
   impl.curve = curve;
   impl.peers = std::make_unique<ZmqPeers>(
       io, zmq_context, impl.socket, limits, [&impl](ZmqPeers::Event event) {

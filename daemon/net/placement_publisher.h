@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <vector>
+#include <zmq.hpp>
 
 #include "daemon/net/placement_sink.h"
 #include "daemon/net/zmq_peers.h"
@@ -30,7 +31,7 @@ class PlacementPublisher : public PlacementSink {
  public:
   // Throws std::runtime_error naming the address that cannot be bound. `zmq_context` and `curve`
   // (null: plaintext) outlive it.
-  PlacementPublisher(boost::asio::io_context& io, void* zmq_context, std::string topic,
+  PlacementPublisher(boost::asio::io_context& io, zmq::context_t& zmq_context, std::string topic,
                      const std::vector<std::string>& bind, const CurveServer* curve,
                      PublisherHandler handler, ZmqPeerLimits limits = {});
   ~PlacementPublisher() override;

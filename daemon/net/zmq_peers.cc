@@ -2,18 +2,17 @@
 #include "daemon/net/zmq_peers.h"
 
 #include <sys/socket.h>
-#include <zmq.h>
 
 #include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
 
 #include <boost/asio/steady_timer.hpp>
 #include <cstring>
 #include <map>
-#include <stdexcept>
 #include <string>
 
 #include "daemon/net/tcp_received.h"
 #include "daemon/net/zmq_readable.h"
+#include "daemon/net/zmq_socket.h"
 
 namespace eplbd {
 namespace {
@@ -46,24 +45,27 @@ struct Peer {
 }  // namespace
 
 struct ZmqPeers::Impl {
-  explicit Impl(boost::asio::io_context& io) : timer(io) {}
+  Impl(boost::asio::io_context& io, zmq::context_t& context, zmq::socket_ref socket,
+       ZmqPeerLimits peer_limits, std::function<void(Event)> tell)
+      : timer(io),
+        limits(peer_limits),
+        handler(std::move(tell)),
+        watched(socket),
+        pair(context, zmq::socket_type::pair) {}
   ~Impl() {
     readable.reset();
-    if (watched != nullptr) zmq_socket_monitor(watched, nullptr, 0);
-    if (pair != nullptr) zmq_close(pair);
+    zmq_socket_monitor(watched.handle(), nullptr, 0);
   }
 
   // A monitor event is two frames: 16-bit event and 32-bit value, then the address.
   bool drain() {
-    for (;;) {
-      unsigned char frame[6] = {};
-      if (zmq_recv(pair, frame, sizeof(frame), ZMQ_DONTWAIT) < 0) return false;
-      char address[1];
-      zmq_recv(pair, address, sizeof(address), ZMQ_DONTWAIT);
+    zmq::message_t frame, address;
+    while (receive(pair, frame)) {
+      receive(pair, address);
       uint16_t event = 0;
       int32_t value = 0;
-      std::memcpy(&event, frame, sizeof(event));
-      std::memcpy(&value, frame + sizeof(event), sizeof(value));
+      std::memcpy(&event, frame.data(), sizeof(event));
+      std::memcpy(&value, frame.data<char>() + sizeof(event), sizeof(value));
       if (event == ZMQ_EVENT_ACCEPTED) {
         accepted(value);
       } else if (event == ZMQ_EVENT_DISCONNECTED) {
@@ -73,6 +75,7 @@ struct ZmqPeers::Impl {
         handler(Event::handshake_failed);
       }
     }
+    return false;
   }
 
   void accepted(int connection) {
@@ -134,30 +137,22 @@ struct ZmqPeers::Impl {
   std::map<int, Peer> peers;  // by descriptor
   int checked = -1;           // the last one that was looked at
   bool checking = false;
-  void* watched = nullptr;
-  void* pair = nullptr;
+  zmq::socket_ref watched;
+  zmq::socket_t pair;
   std::unique_ptr<ZmqReadable> readable;
 };
 
-ZmqPeers::ZmqPeers(boost::asio::io_context& io, void* zmq_context, void* socket,
+// Not zmq::monitor_t: that one has no socket to wait for on a loop.
+ZmqPeers::ZmqPeers(boost::asio::io_context& io, zmq::context_t& zmq_context, zmq::socket_ref socket,
                    ZmqPeerLimits limits, std::function<void(Event)> handler)
-    : impl_(std::make_unique<Impl>(io)) {
-  impl_->limits = limits;
-  impl_->handler = std::move(handler);
+    : impl_(std::make_unique<Impl>(io, zmq_context, socket, limits, std::move(handler))) {
   const std::string address =
-      "inproc://monitor." + std::to_string(reinterpret_cast<uintptr_t>(socket));
+      "inproc://monitor." + std::to_string(reinterpret_cast<uintptr_t>(socket.handle()));
   const int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED |
                      ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
-  const auto fail = [] {
-    throw std::runtime_error(std::string("ZeroMQ monitor: ") + zmq_strerror(zmq_errno()));
-  };
-  if (zmq_socket_monitor(socket, address.c_str(), events) != 0) fail();
-  impl_->watched = socket;
-  impl_->pair = zmq_socket(zmq_context, ZMQ_PAIR);
-  if (impl_->pair == nullptr) fail();
-  const int unbounded = 0;  // a full queue would stop the I/O thread
-  zmq_setsockopt(impl_->pair, ZMQ_RCVHWM, &unbounded, sizeof(unbounded));
-  if (zmq_connect(impl_->pair, address.c_str()) != 0) fail();
+  if (zmq_socket_monitor(socket.handle(), address.c_str(), events) != 0) throw zmq::error_t();
+  impl_->pair.set(zmq::sockopt::rcvhwm, 0);  // unbounded: a full queue would stop the I/O thread
+  impl_->pair.connect(address);
   impl_->readable =
       std::make_unique<ZmqReadable>(io, impl_->pair, [this] { return impl_->drain(); });
 }

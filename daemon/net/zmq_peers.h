@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string_view>
+#include <zmq.hpp>
 
 namespace boost::asio {
 class io_context;
@@ -27,9 +28,9 @@ class ZmqPeers {
   // handshake.
   enum class Event { disconnected, handshake_failed };
 
-  // Before the socket binds. `socket` is the ZeroMQ handle; it outlives this object.
-  ZmqPeers(boost::asio::io_context& io, void* zmq_context, void* socket, ZmqPeerLimits limits,
-           std::function<void(Event)> handler);
+  // Before `socket` binds; it outlives this object.
+  ZmqPeers(boost::asio::io_context& io, zmq::context_t& zmq_context, zmq::socket_ref socket,
+           ZmqPeerLimits limits, std::function<void(Event)> handler);
   ~ZmqPeers();
   ZmqPeers(const ZmqPeers&) = delete;
   ZmqPeers& operator=(const ZmqPeers&) = delete;

@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/net/zmq_readable.h"
 
-#include <zmq.h>
-
 #include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
-#include <stdexcept>
 
 namespace eplbd {
 
 namespace asio = boost::asio;
 
 struct ZmqReadable::Impl : std::enable_shared_from_this<Impl> {
-  Impl(asio::io_context& loop, void* zmq_socket, std::function<bool()> drain_function)
+  Impl(asio::io_context& loop, zmq::socket_ref zmq_socket, std::function<bool()> drain_function)
       : io(loop), socket(zmq_socket), drain(std::move(drain_function)), descriptor(loop) {}
 
   // The only state in which we may wait for an edge is an empty socket; so begin, and go on after
@@ -46,16 +43,18 @@ struct ZmqReadable::Impl : std::enable_shared_from_this<Impl> {
                             self->waiting = false;
                             if (!error) self->run();  // often enough there is nothing to read
                           });
-    // An edge between the drain's last receive and the wait would be lost.
+    // An edge between the drain's last receive and the wait would be lost. A signal may interrupt
+    // the question, which cppzmq would throw for.
     int events = 0;
     size_t size = sizeof(events);
-    if (zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN) != 0) {
+    if (zmq_getsockopt(socket.handle(), ZMQ_EVENTS, &events, &size) == 0 &&
+        (events & ZMQ_POLLIN) != 0) {
       post_drain();
     }
   }
 
   asio::io_context& io;
-  void* socket;
+  zmq::socket_ref socket;
   std::function<bool()> drain;
   asio::posix::stream_descriptor descriptor;
   bool posted = false;
@@ -64,14 +63,9 @@ struct ZmqReadable::Impl : std::enable_shared_from_this<Impl> {
   bool closed = false;
 };
 
-ZmqReadable::ZmqReadable(asio::io_context& io, void* socket, std::function<bool()> drain)
+ZmqReadable::ZmqReadable(asio::io_context& io, zmq::socket_ref socket, std::function<bool()> drain)
     : impl_(std::make_shared<Impl>(io, socket, std::move(drain))) {
-  int fd = -1;
-  size_t size = sizeof(fd);
-  if (zmq_getsockopt(socket, ZMQ_FD, &fd, &size) != 0) {
-    throw std::runtime_error(std::string("ZMQ_FD: ") + zmq_strerror(zmq_errno()));
-  }
-  impl_->descriptor.assign(fd);
+  impl_->descriptor.assign(socket.get(zmq::sockopt::fd));
   impl_->post_drain();
 }
 

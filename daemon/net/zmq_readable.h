@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <zmq.hpp>
 
 namespace boost::asio {
 class io_context;
@@ -16,8 +17,8 @@ class ZmqReadable {
  public:
   // `drain` receives without blocking until the socket is empty and returns false, or returns true
   // when it stopped short (its budget): it is then called again after other work of the loop.
-  // `socket` is the ZeroMQ handle; it must outlive this object, which never closes it.
-  ZmqReadable(boost::asio::io_context& io, void* socket, std::function<bool()> drain);
+  // `socket` must outlive this object.
+  ZmqReadable(boost::asio::io_context& io, zmq::socket_ref socket, std::function<bool()> drain);
   ~ZmqReadable();
   ZmqReadable(const ZmqReadable&) = delete;
   ZmqReadable& operator=(const ZmqReadable&) = delete;

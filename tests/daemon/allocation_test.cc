@@ -58,8 +58,7 @@ TEST_CASE("a counts message allocates nothing once warm") {
   StateFile file(folder.path(), "ds", topology);
   Background background(io);
   Metrics metrics("ds", topology, "test");
-  PlacementPublisher publisher(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr,
-                               {[] {}, [] {}});
+  PlacementPublisher publisher(io, context, "ds", {"tcp://127.0.0.1:*"}, nullptr, {[] {}, [] {}});
   Deployment deployment("ds", topology, {}, {}, publisher, file, background, metrics, [](bool) {});
 
   constexpr uint64_t kWarmUp = 50;
@@ -80,7 +79,7 @@ TEST_CASE("a counts message allocates nothing once warm") {
   };
   handler.rejected = [](RejectReason, std::string_view) {};
   handler.connection_ended = [] {};
-  CountsSubscriber subscriber(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr, handler);
+  CountsSubscriber subscriber(io, context, "ds", {"tcp://127.0.0.1:*"}, nullptr, handler);
 
   std::thread sender([&, endpoint = subscriber.endpoints()[0]] {
     zmq::socket_t socket(context, zmq::socket_type::xpub);

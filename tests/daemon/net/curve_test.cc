@@ -29,7 +29,7 @@ struct Setup {
     std::filesystem::create_directory(folder / "keys");
     folder.write("keys/one.pub", std::string("# first rack\n") + worker.public_key +
                                      " source dp0 dp1\n\n" + watcher.public_key + " observer\n");
-    curve = std::make_unique<CurveServer>(io, context.handle(), folder / "secret", folder / "keys",
+    curve = std::make_unique<CurveServer>(io, context, folder / "secret", folder / "keys",
                                           [this](std::string_view) { ++denied; });
     CountsHandler handler;
     handler.message = [this](const CountsMessage& message) {
@@ -39,11 +39,10 @@ struct Setup {
     };
     handler.rejected = [this](RejectReason, std::string_view) { ++denied; };
     handler.connection_ended = [] {};
-    subscriber = std::make_unique<CountsSubscriber>(io, context.handle(), "ds", address,
-                                                    curve.get(), handler);
-    publisher =
-        std::make_unique<PlacementPublisher>(io, context.handle(), "ds", address, curve.get(),
-                                             PublisherHandler{[] {}, [this] { ++denied; }});
+    subscriber =
+        std::make_unique<CountsSubscriber>(io, context, "ds", address, curve.get(), handler);
+    publisher = std::make_unique<PlacementPublisher>(io, context, "ds", address, curve.get(),
+                                                     PublisherHandler{[] {}, [this] { ++denied; }});
     publisher->hold("placement");
   }
 
@@ -202,7 +201,7 @@ TEST_CASE("a secret key that anybody may read is refused") {
   Setup setup;
   chmod((setup.folder / "secret").c_str(), 0644);
   zmq::context_t context;
-  CHECK_THROWS_WITH(CurveServer(setup.io, context.handle(), setup.folder / "secret",
-                                setup.folder / "keys", [](std::string_view) {}),
+  CHECK_THROWS_WITH(CurveServer(setup.io, context, setup.folder / "secret", setup.folder / "keys",
+                                [](std::string_view) {}),
                     Catch::Contains("chmod 600"));
 }

@@ -55,7 +55,7 @@ struct CountsSetup {
   zmq::context_t context;
   boost::asio::io_context io;
   Received received;
-  CountsSubscriber subscriber{io,      context.handle(),  "ds", {"tcp://127.0.0.1:*"},
+  CountsSubscriber subscriber{io,      context,           "ds", {"tcp://127.0.0.1:*"},
                               nullptr, received.handler()};
   zmq::socket_t peer() {
     // XPUB: its first message to read is our subscription, so nothing is sent too early.
@@ -84,7 +84,7 @@ TEST_CASE("a socket with a burst in it is drained, whatever the budget") {
   boost::asio::io_context io;
   int received = 0;
   zmq::message_t frame;
-  ZmqReadable readable(io, in.handle(), [&] {
+  ZmqReadable readable(io, in, [&] {
     for (int i = 0; i < 8; ++i) {
       if (!in.recv(frame, zmq::recv_flags::dontwait)) return false;
       ++received;
@@ -149,7 +149,7 @@ TEST_CASE("a frame over 4 MiB ends its connection and nobody else's") {
 TEST_CASE("an address that is taken is named") {
   CountsSetup setup;
   const std::string taken = setup.subscriber.endpoints()[0];
-  CHECK_THROWS_WITH(CountsSubscriber(setup.io, setup.context.handle(), "ds", {taken}, nullptr, {}),
+  CHECK_THROWS_WITH(CountsSubscriber(setup.io, setup.context, "ds", {taken}, nullptr, {}),
                     Catch::Contains(taken));
 }
 
@@ -160,7 +160,7 @@ struct PublisherSetup {
   boost::asio::io_context io;
   int joined = 0;
   PlacementPublisher publisher{
-      io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr, {[this] { ++joined; }, [] {}}};
+      io, context, "ds", {"tcp://127.0.0.1:*"}, nullptr, {[this] { ++joined; }, [] {}}};
   zmq::socket_t peer(const std::string& topic = "ds") {
     zmq::socket_t socket(context, zmq::socket_type::sub);
     socket.set(zmq::sockopt::linger, 0);
@@ -271,8 +271,8 @@ TEST_CASE("one connection too many is ended, those that are there stay") {
   Received received;
   CountsLimits limits;
   limits.peers.connections = 2;
-  CountsSubscriber subscriber(io, context.handle(), "ds", {"tcp://127.0.0.1:*"}, nullptr,
-                              received.handler(), limits);
+  CountsSubscriber subscriber(io, context, "ds", {"tcp://127.0.0.1:*"}, nullptr, received.handler(),
+                              limits);
   std::vector<zmq::socket_t> peers;
   for (int i = 0; i < 3; ++i) {
     zmq::socket_t& peer = peers.emplace_back(context, zmq::socket_type::xpub);
