@@ -18,6 +18,7 @@
 #include "daemon/background.h"
 #include "daemon/deployment.h"
 #include "daemon/formats/wire.h"
+#include "daemon/intake.h"
 #include "daemon/net/counts_subscriber.h"
 #include "daemon/net/placement_publisher.h"
 #include "daemon/store/state_file.h"
@@ -112,17 +113,12 @@ Result ours(const Topology& topology, uint64_t messages, uint64_t sources,
   PlacementPublisher publisher(io, context, "ds", {"tcp://127.0.0.1:*"}, nullptr, {[] {}, [] {}});
   Deployment deployment("ds", topology, {}, {}, publisher, file, background, metrics, [](bool) {});
   uint64_t received = 0;
-  CountsHandler handler;
-  handler.message = [&](const CountsMessage& message) {
-    const WorkerMessage decoded =
-        decode_worker_message(message.sequence, message.payload, topology);
-    const auto* report = std::get_if<CountsReport>(&decoded);
-    if (report == nullptr) std::abort();
-    deployment.take(*report, message.bytes, message.peer);
+  CountsHandler handler = intake_of(deployment, nullptr);
+  handler.message = [take = handler.message, &received](const CountsMessage& message) {
+    take(message);
     ++received;
   };
   handler.rejected = [](RejectReason, std::string_view) { std::abort(); };
-  handler.connection_ended = [] {};
   std::promise<void> done;
   std::thread sender;
   Result result;

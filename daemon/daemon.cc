@@ -12,14 +12,13 @@
 #include <boost/asio/steady_timer.hpp>
 #include <csignal>
 #include <stdexcept>
-#include <variant>
 
 #include "daemon/background.h"
 #include "daemon/clock.h"
 #include "daemon/control.h"
 #include "daemon/deployment.h"
-#include "daemon/formats/wire.h"
 #include "daemon/http_routes.h"
+#include "daemon/intake.h"
 #include "daemon/limits.h"
 #include "daemon/log.h"
 #include "daemon/net/counts_subscriber.h"
@@ -54,8 +53,6 @@ struct Daemon::Impl {
   // ---- Start ----
   std::optional<RebalancerState> recover();
   void read_keys();
-  CountsHandler counts_handler();
-  void take(const CountsMessage& message);
   void listen();
 
   // ---- Life ----
@@ -116,9 +113,9 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
                                             background, metrics, [this](bool on) {
                                               if (subscriber) subscriber->hold(on);
                                             });
-  subscriber =
-      std::make_unique<CountsSubscriber>(io, zmq, config.deployment, config.endpoints.counts.bind,
-                                         curve.get(), counts_handler(), limits.counts);
+  subscriber = std::make_unique<CountsSubscriber>(
+      io, zmq, config.deployment, config.endpoints.counts.bind, curve.get(),
+      intake_of(*deployment, curve.get()), limits.counts);
   control = std::make_unique<Control>(*deployment, [this](const auto& done) { reload(done); });
   listen();
 }
@@ -145,38 +142,6 @@ void Daemon::Impl::read_keys() try {
       });
 } catch (const std::runtime_error& error) {
   throw KeysError(std::string("security: ") + error.what());
-}
-
-CountsHandler Daemon::Impl::counts_handler() {
-  CountsHandler handler;
-  handler.message = [this](const CountsMessage& message) { take(message); };
-  handler.rejected = [this](RejectReason reason, std::string_view peer) {
-    metrics.rejected(reason);
-    deployment->reject({reason}, peer);
-  };
-  handler.connection_ended = [this] { metrics.counts_connection_ended(); };
-  return handler;
-}
-
-void Daemon::Impl::take(const CountsMessage& message) {
-  const auto reject = [&](const Rejection& rejection) {
-    metrics.rejected(rejection.reason);
-    deployment->reject(rejection, message.peer);
-  };
-  const WorkerMessage decoded =
-      decode_worker_message(message.sequence, message.payload, config.topology);
-  if (const auto* rejection = std::get_if<Rejection>(&decoded)) return reject(*rejection);
-  const auto* counts = std::get_if<CountsReport>(&decoded);
-  const auto* state = std::get_if<StateReport>(&decoded);
-  const std::string_view source = counts != nullptr ? counts->source : state->source;
-  if (curve && !curve->may_speak(message.user_id, source)) {
-    return reject({RejectReason::unauthorized, source});
-  }
-  if (counts != nullptr) {
-    deployment->take(*counts, message.bytes, message.peer);
-  } else {
-    deployment->take(*state, message.peer);
-  }
 }
 
 void Daemon::Impl::listen() {

@@ -7,7 +7,6 @@
 #include <exception>
 #include <utility>
 
-#include "core/model/utf8.h"
 #include "daemon/background.h"
 #include "daemon/clock.h"
 #include "daemon/formats/wire.h"
@@ -19,17 +18,12 @@ namespace {
 
 constexpr Duration kSaveRetry = std::chrono::seconds(1);
 constexpr Duration kSampleInterval = std::chrono::seconds(1);
-constexpr size_t kErrorBytes = 500;  // of a worker's error, as it is logged and shown
 
 bool may_be_announced(const Topology& topology, const PlacementUpdate& update) {
   PlacementRules rules;
   rules.gpus_down = update.gpus_down;
   rules.allow_duplicates = true;
   return !find_violation(topology, update.placement, rules);
-}
-
-std::string and_more(uint64_t left_out) {
-  return left_out > 0 ? fmt::format(" ({} more since the last such line)", left_out) : "";
 }
 
 }  // namespace
@@ -51,61 +45,6 @@ Deployment::Deployment(std::string name, const Topology& topology, const Rebalan
 }
 
 Deployment::~Deployment() { background_.finish(); }
-
-void Deployment::take(const CountsReport& report, size_t bytes, std::string_view peer) {
-  const Now now = read_clock();
-  const IngestResult result = rebalancer_.ingest(report, now);
-  metrics_.counts(result, bytes);
-  if (result.rejected) return reject({*result.rejected, report.source}, peer);
-  if (received_.asked(now.steady)) received_.counts(report, result, now);
-  totals_.add(result.counts, now.steady);
-  newest_counts_ = now.steady;
-  newest_counts_unix_ = now.unix_seconds;
-}
-
-void Deployment::take(StateReport report, std::string_view peer) {
-  const Now now = read_clock();
-  const std::string error = printable_line(report.error, kErrorBytes);
-  report.error = error;
-  const ObserveResult result = rebalancer_.observe(report, now);
-  metrics_.state(result);
-  if (result.rejected) return reject({*result.rejected, report.source}, peer);
-  if (received_.asked(now.steady)) received_.state(report, result, now);
-  if (result.duplicate) return;
-  group_report_ = {std::string(report.source),
-                   report.status,
-                   report.layers_done,
-                   error,
-                   report.running,
-                   now.steady};
-  note(result);
-}
-
-void Deployment::reject(const Rejection& rejection, std::string_view peer) {
-  const Now now = read_clock();
-  const RejectedSender& sender = rejections_.add(rejection, peer, rebalancer_.topology(), now);
-  if (received_.asked(now.steady)) received_.rejected(sender, now);
-  LogLimit& limit = reject_log_[static_cast<int>(rejection.reason)];
-  if (const auto left_out = limit.admit(now.steady)) {
-    log(LogLevel::warning,
-        fmt::format("rejected a message of {}: {}: {}{}", sender.name(),
-                    to_string(rejection.reason), sender.text, and_more(*left_out)));
-  }
-}
-
-// What the group's reports, or their absence, changed.
-void Deployment::note(const ObserveResult& result) {
-  unsaved_ |= result.adopted;
-  if (result.detail.empty()) return;
-  const bool bad = result.failed || result.topology_mismatch;
-  warn_or_tell(bad, result.detail);
-}
-
-void Deployment::warn_or_tell(bool warn, const std::string& what) {
-  if (const auto left_out = group_log_.admit(std::chrono::steady_clock::now())) {
-    log(warn ? LogLevel::warning : LogLevel::info, what + and_more(*left_out));
-  }
-}
 
 // Nothing is named before it is saved: else a crash takes (term, version) back. And a name that was
 // given out keeps its map, whatever map a group reports under it; the initial one is the group's.
@@ -262,8 +201,7 @@ void Deployment::log_decision(const Decision& decision) {
       return;  // told when it is published
     case Verdict::would_update:
       if (const auto left_out = would_update_log_.admit(std::chrono::steady_clock::now())) {
-        log(LogLevel::info,
-            fmt::format("would update: {}{}", decision.detail, and_more(*left_out)));
+        log(LogLevel::info, fmt::format("would update: {}{}", decision.detail, *left_out));
       }
       return;
     case Verdict::invalid_candidate:
@@ -271,7 +209,7 @@ void Deployment::log_decision(const Decision& decision) {
     case Verdict::topology_mismatch:
       if (!changed) return;
       if (const auto left_out = verdict_log_.admit(std::chrono::steady_clock::now())) {
-        log(LogLevel::warning, verdict + ": " + decision.detail + and_more(*left_out));
+        log(LogLevel::warning, verdict + ": " + decision.detail + *left_out);
       }
       return;
     default:

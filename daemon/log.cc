@@ -2,6 +2,7 @@
 #include "daemon/log.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <limits.h>
 #include <poll.h>
 #include <spdlog/sinks/base_sink.h>
@@ -17,6 +18,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 
 namespace eplbd {
 namespace {
@@ -166,6 +168,20 @@ void log(LogLevel level, std::string_view message) {
     spdlog::default_logger_raw()->log(level_of(level), message.substr(begin, end - begin));
     begin = end + 1;
   }
+}
+
+std::optional<std::string> LogLimit::admit(std::chrono::steady_clock::time_point now) {
+  if (!began_ || now - *began_ >= interval_) {
+    began_ = now;
+    logged_ = 0;
+  }
+  if (logged_ == lines_) {
+    ++left_out_;
+    return std::nullopt;
+  }
+  ++logged_;
+  const uint64_t left_out = std::exchange(left_out_, 0);
+  return left_out > 0 ? fmt::format(" ({} more since the last such line)", left_out) : "";
 }
 
 }  // namespace eplbd

@@ -6,8 +6,8 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
-#include <utility>
 
 #include "config/config.h"
 
@@ -23,19 +23,8 @@ class LogLimit {
  public:
   explicit LogLimit(std::chrono::seconds interval = std::chrono::seconds(10), int lines = 1)
       : interval_(interval), lines_(lines) {}
-  // Whether to log this one; if so, how many were left out since the last.
-  std::optional<uint64_t> admit(std::chrono::steady_clock::time_point now) {
-    if (!began_ || now - *began_ >= interval_) {
-      began_ = now;
-      logged_ = 0;
-    }
-    if (logged_ == lines_) {
-      ++left_out_;
-      return std::nullopt;
-    }
-    ++logged_;
-    return std::exchange(left_out_, 0);
-  }
+  // Nothing: do not log this one; else what to say behind it of those that were left out.
+  std::optional<std::string> admit(std::chrono::steady_clock::time_point now);
 
  private:
   std::chrono::seconds interval_;

@@ -66,25 +66,14 @@ SourceTable::SourceTable(const Topology& topology, SourceRules rules, Duration h
       gpu_cells_(static_cast<size_t>(topology.layers) * topology.gpus),
       rules_(std::move(rules)),
       half_life_(half_life),
+      followed_(rules_.engine, rules_.timeout),
       counts_(cells_),
       gpu_tokens_(gpu_cells_) {}
 
 void SourceTable::set_rules(SourceRules rules, Duration half_life) {
-  if (rules.engine != rules_.engine) engine_known_ = false;
+  followed_.set_rules(rules.engine, rules.timeout);
   rules_ = std::move(rules);
   half_life_ = half_life;
-}
-
-// The engine that is not configured is the first heard, until it is silent.
-bool SourceTable::foreign(std::string_view engine, TimePoint now) const {
-  if (!rules_.engine.empty()) return engine != rules_.engine;
-  return engine_known_ && engine != engine_ && now - engine_at_ <= rules_.timeout;
-}
-
-void SourceTable::follow(std::string_view engine, TimePoint now) {
-  if (!engine_known_ || engine != engine_) engine_ = engine;
-  engine_known_ = true;
-  engine_at_ = now;
 }
 
 // Null when there are too many; a silent one makes room.
@@ -100,27 +89,6 @@ Source* SourceTable::find_or_add(std::string_view name, TimePoint now) {
     sources_.erase(silent);
   }
   return &sources_.emplace(std::string(name), Source()).first->second;
-}
-
-std::optional<RejectReason> SourceTable::check_scope(const CountsReport& report,
-                                                     TimePoint now) const {
-  const bool global_live = global_heard_ && now - global_at_ <= rules_.timeout;
-  const bool local_live = local_heard_ && now - local_at_ <= rules_.timeout;
-  const bool conflict =
-      report.global ? local_live || (global_live && report.source != global_source_) : global_live;
-  if (conflict) return RejectReason::scope_conflict;
-  return std::nullopt;
-}
-
-void SourceTable::note_scope(const CountsReport& report, TimePoint now) {
-  if (!report.global) {
-    local_heard_ = true;
-    local_at_ = now;
-    return;
-  }
-  if (!global_heard_ || report.source != global_source_) global_source_ = report.source;
-  global_heard_ = true;
-  global_at_ = now;
 }
 
 // The report's arrays into counts_ and gpu_tokens_, and what of them does not count. `whole`: a
@@ -174,8 +142,8 @@ std::optional<RejectReason> SourceTable::check(const CountsReport& report, TimeP
   if (!is_clock_reading(report.ts) || !is_clock_reading(report.since)) {
     return RejectReason::bad_timestamp;
   }
-  if (foreign(report.engine, now)) return RejectReason::wrong_engine;
-  return check_scope(report, now);
+  if (followed_.foreign(report.engine, now)) return RejectReason::wrong_engine;
+  return followed_.check_scope(report, now);
 }
 
 IngestResult SourceTable::admit(const CountsReport& report, TimePoint now) {
@@ -204,8 +172,8 @@ IngestResult SourceTable::admit(const CountsReport& report, TimePoint now) {
     source->counts.note_dropped(standing, report.sequence);
     return result;
   }
-  note_scope(report, now);
-  follow(report.engine, now);
+  followed_.note_scope(report, now);
+  followed_.note_engine(report.engine, now);
   result.restarted = standing.restarted;
   result.lost = standing.lost;
 
@@ -242,7 +210,7 @@ IngestResult SourceTable::admit(const StateReport& report, TimePoint now) {
     return reject(RejectReason::bad_value);
   }
   if (!std::isfinite(report.ts)) return reject(RejectReason::bad_timestamp);
-  if (foreign(report.engine, now)) return reject(RejectReason::wrong_engine);
+  if (followed_.foreign(report.engine, now)) return reject(RejectReason::wrong_engine);
   Source* const source = find_or_add(report.source, now);
   if (!source) return reject(RejectReason::too_many_sources);
   const Standing standing = source->state.place(source->counts, report.epoch, report.sequence,
@@ -250,7 +218,7 @@ IngestResult SourceTable::admit(const StateReport& report, TimePoint now) {
   if (standing.rejected) return reject(*standing.rejected);
   result.duplicate = standing.duplicate;
   if (standing.duplicate) return result;
-  follow(report.engine, now);
+  followed_.note_engine(report.engine, now);
   result.restarted = standing.restarted;
   result.lost = standing.lost;
   if (standing.first) source->from_start = report.sequence == 0;

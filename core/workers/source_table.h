@@ -16,6 +16,7 @@
 #include "core/load/jump_detector.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
+#include "core/workers/followed.h"
 #include "core/workers/stream.h"
 #include "core/workers/worker_report.h"
 
@@ -97,11 +98,7 @@ class SourceTable {
   const Map& sources() const { return sources_; }
 
  private:
-  bool foreign(std::string_view engine, TimePoint now) const;
-  void follow(std::string_view engine, TimePoint now);
   Source* find_or_add(std::string_view name, TimePoint now);
-  std::optional<RejectReason> check_scope(const CountsReport& report, TimePoint now) const;
-  void note_scope(const CountsReport& report, TimePoint now);
   std::optional<RejectReason> check(const CountsReport& report, TimePoint now) const;
   void take(const CountsReport& report, bool first, bool whole, Source& source,
             IngestResult& result);
@@ -115,14 +112,7 @@ class SourceTable {
   SourceRules rules_;
   Duration half_life_;
   Map sources_;
-  std::string engine_;  // followed
-  TimePoint engine_at_{};
-  bool engine_known_ = false;
-  std::string global_source_;  // the one that is used
-  TimePoint global_at_{};
-  TimePoint local_at_{};
-  bool global_heard_ = false;
-  bool local_heard_ = false;
+  Followed followed_;
   std::vector<uint32_t> counts_;  // of the admitted report
   std::vector<uint32_t> gpu_tokens_;
   DecayedSum tokens_;
