@@ -1,5 +1,6 @@
 // A map that a worker says its group runs: taken as it is, judged by the rules of a valid
-// placement. SPDX-License-Identifier: Apache-2.0
+// placement.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // Fills one layer after the other from scratch: groups to nodes, the best packings first, and in
-// each node the search, until its peak is at what the fullest node allows. SPDX-License-Identifier:
-// Apache-2.0
+// each node the search, until its peak is at what the fullest node allows.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
