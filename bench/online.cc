@@ -4,7 +4,8 @@
 // 72 and 144 GPUs with 32 redundant experts, small models 8 GPUs with 8): static, DeepSeek's
 // algorithm and its evolved successor rebuilding at intervals from as many steps, `incremental`
 // under one configuration and under others that move less and more, and what is possible at all.
-// Tables in Markdown on standard output. SPDX-License-Identifier: Apache-2.0
+// Tables in Markdown on standard output.
+// SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <chrono>
 #include <cmath>

@@ -1,5 +1,6 @@
 // Whether what a configuration names is there on this machine: its key files, network interfaces
-// and folders of sockets. SPDX-License-Identifier: Apache-2.0
+// and folders of sockets.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include "config/config.h"

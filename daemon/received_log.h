@@ -1,5 +1,6 @@
 // What workers send, message by message, for whoever connects one: right or wrong, and why. Kept
-// only while somebody asks: nobody else pays for it. SPDX-License-Identifier: Apache-2.0
+// only while somebody asks: nobody else pays for it.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // `eplbctl check-worker`: for whoever connects a worker. What arrives at a running daemon, message
-// by message: what is right, what is wrong and what was expected. SPDX-License-Identifier:
-// Apache-2.0
+// by message: what is right, what is wrong and what was expected.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include "eplbctl/daemon_client.h"

@@ -1,5 +1,6 @@
 // Tables of numbers as text: comma, semicolon, tab or blanks between columns, with a heading or
-// not. SPDX-License-Identifier: Apache-2.0
+// not.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <string_view>

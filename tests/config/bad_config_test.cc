@@ -1,5 +1,6 @@
 // Every file in data/config/bad with every message it must get, in NAME.expected: LINE: KEY:
-// MESSAGE. SPDX-License-Identifier: Apache-2.0
+// MESSAGE.
+// SPDX-License-Identifier: Apache-2.0
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <fstream>

@@ -1,5 +1,6 @@
 // libFuzzer: what a client of the HTTP server sends. It is answered or hung up on, and the server
-// goes on. SPDX-License-Identifier: Apache-2.0
+// goes on.
+// SPDX-License-Identifier: Apache-2.0
 #include <sys/socket.h>
 
 #include <utility>  // before Asio: Boost 1.74 with C++20 forgets it

@@ -1,5 +1,6 @@
 // libFuzzer: a placement file in any of the engines' formats. What is taken is written and read as
-// the same. SPDX-License-Identifier: Apache-2.0
+// the same.
+// SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
 #include <stdexcept>
 #include <string>

@@ -1,5 +1,6 @@
 // The reader against msgpack-cxx on mutated messages: a short run of what tests/fuzz does at
-// length. SPDX-License-Identifier: Apache-2.0
+// length.
+// SPDX-License-Identifier: Apache-2.0
 #include <catch2/catch.hpp>
 #include <random>
 
