@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from typing import Any, Optional, Sequence, Tuple
 
@@ -80,16 +81,21 @@ def speeds(value: Any, gpus: int) -> Optional[np.ndarray]:
 
 
 def gpu_numbers(value: Any, name: str) -> np.ndarray:
-    array = _numbers(value, name, "iu", "integers") if len(value) else np.empty(0, np.int32)
+    array = _as_numpy(value, name)
     if array.ndim != 1:
         raise ValueError(f"{name}: has {array.ndim} dimensions, wants a list of GPUs")
-    return np.unique(array).astype(np.int32)
+    if not array.size:
+        return np.empty(0, np.int32)
+    gpus = np.unique(_numbers(array, name, "iu", "integers"))
+    if gpus[0] < 0 or gpus[-1] >= 2**31:
+        raise ValueError(f"{name}: holds {gpus[0]} to {gpus[-1]}, which are no GPUs")
+    return gpus.astype(np.int32)
 
 
 def whole(value: Any, name: str, least: int = 0, most: int = 2**31 - 1) -> int:
     try:
-        number = value.__index__()
-    except AttributeError:
+        number = operator.index(value)
+    except TypeError:
         raise ValueError(f"{name}: is {value!r}, wants a whole number") from None
     if not least <= number <= most:
         raise ValueError(f"{name}: is {number}, must be {least} to {most}")
@@ -99,12 +105,12 @@ def whole(value: Any, name: str, least: int = 0, most: int = 2**31 - 1) -> int:
 def real(value: Any, name: str) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: is {value!r}, wants a number") from None
 
 
 def choice(value: Any, name: str, values: Sequence[str]) -> int:
-    if value not in values:
+    if not isinstance(value, str) or value not in values:
         raise ValueError(f"{name}: is {value!r}, must be one of {', '.join(values)}")
     return list(values).index(value)
 

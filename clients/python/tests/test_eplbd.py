@@ -170,16 +170,19 @@ class DropIn(unittest.TestCase):
     def test_takes_the_place_of_the_seed(self):
         theirs = seed_function()
         rng = np.random.default_rng(6)
-        better = []
+        better, fair = [], []
         for i in range(200):
             layers, experts, *rest = SHAPES[i % len(SHAPES)]
             weight = torch.tensor(drawn(rng, layers, experts))
             for got, want in zip(eplbd.rebalance_experts(weight, *rest), theirs(weight, *rest)):
                 self.assertEqual((got.shape, got.dtype, got.device), (want.shape, want.dtype, want.device))
+            maps = theirs(weight, *rest)[0].numpy()
             ours = balancedness(eplbd.rebalance_experts(weight, *rest)[0].numpy(), weight.numpy(), rest[-1])
-            seeds = balancedness(theirs(weight, *rest)[0].numpy(), weight.numpy(), rest[-1])
-            better.append(ours / seeds)
-        self.assertGreaterEqual(min(better), 1 - 1e-3)
+            better.append(ours / balancedness(maps, weight.numpy(), rest[-1]))
+            # Where theirs has an expert twice on a GPU it does what ours may not.
+            if all(len(set(gpu)) == len(gpu) for row in maps for gpu in row.reshape(rest[-1], -1)):
+                fair.append(better[-1])
+        self.assertGreaterEqual(min(fair), 1 - 1e-9)
         self.assertGreaterEqual(np.mean(better), 1)
 
     def test_threads_solve_side_by_side(self):
@@ -289,6 +292,37 @@ class InProcess(unittest.TestCase):
         }.items():
             with self.subTest(argument=argument), self.assertRaisesRegex(ValueError, f"^{argument}"):
                 call()
+
+    def test_whatever_is_handed_in_is_answered_or_a_value_error_that_names_it(self):
+        nonsense = [
+            None, True, "x", b"x", -1, 0, 2**70, 1.5, float("nan"), float("inf"), 1j, object(), [], [[]], [None], ["a"], {},
+            {"a": 1}, np.array("x"), np.zeros((0, 0)), np.zeros((2, 2, 2)), np.array([object()]), range(3), [[1, [2]]],
+            np.datetime64("now"), lambda: None,
+        ]
+        balancer = eplbd.Rebalancer(layers=1, logical_experts=4, slots=6, gpus=2)
+        weight, maps = np.array([[90, 11, 10, 30]]), [[0, 1, 2, 3, 0, 3]]
+        shape = dict(layers=1, logical_experts=4, slots=6, gpus=2)
+        options = "nodes groups gpu_speeds current now policy hierarchical seed half_life_seconds imbalance settle max_moves".split()
+        for call, good, more in (
+            (eplbd.rebalance_experts, dict(weight=weight, num_replicas=6, num_groups=1, num_nodes=1, num_gpus=2),
+             ["policy", "seed", "current", "max_moves", "time_budget", "gpus_down"]),
+            (eplbd.imbalance, dict(placement=maps, loads=weight, gpus=2), ["gpu_speeds"]),
+            (eplbd.imbalance_bound, dict(loads=weight, slots=6, gpus=2), ["nodes", "groups", "gpu_speeds"]),
+            (eplbd.initial_placement, dict(layers=1, logical_experts=4, slots=6), []),
+            (eplbd.Rebalancer, shape, options),
+            (balancer.add, dict(counts=weight, seconds=1, now=1), ["steps"]),
+            (balancer.adopt, dict(placement=maps, now=2), []),
+            (balancer.applied, dict(id=0, now=3), []), (balancer.decide, dict(now=4), []),
+            (balancer.placement, dict(now=5), []), (balancer.loads, dict(now=5), []),
+        ):
+            for argument in (*good, *more):
+                for value in nonsense:
+                    with self.subTest(call=call.__name__, argument=argument, value=repr(value)):
+                        try:
+                            call(**{**good, argument: value})
+                        except ValueError as problem:
+                            # Or the one that it does not go with.
+                            self.assertRegex(str(problem), rf"^({'|'.join((*good, *more))})\b")
 
     def test_many_come_and_go(self):
         for _ in range(2000):
