@@ -29,7 +29,8 @@ RELEASES = {"vllm": ("0.28.0", "0.29.0", "0.30.0", "0.31.0", "0.32.0", "0.33.0")
 FIGURES = {
     "updates_applied": "updates", "slots_checked": "slots checked", "slots_wrong": "wrong",
     "tokens_sent": "tokens", "tokens_lost": "lost", "steps": "steps",
-    "step_held_ms_max": "held a step, ms at most", "engine_step_ms_max": "the engine's own step, ms at most",
+    "step_held_ms_max": "held a step: processor, ms at most", "step_held_wall_ms_p99": "wall clock, ms in 99 %",
+    "step_held_wall_ms_max": "ms at most", "engine_step_ms_max": "the engine's own step, ms at most",
 }
 FAULTS = ("daemon-killed", "superseded", "rank-dies", "thread-dies", "thread-hangs")
 EXTRAS = ("rocm", "draft", "batching")
@@ -102,7 +103,8 @@ def table(options: argparse.Namespace) -> int:
         name = (f"| {engine}", version, mode)
         if (options.engine or "").split("==") in ([""], [engine], [engine, version]) and (
                 options.mode in ("", mode)):
-            command = [sys.executable, __file__, f"{engine}=={version}", "--mode", mode, "--json"]
+            command = [sys.executable, __file__, f"{engine}=={version}", "--mode", mode, "--json",
+                       "--updates", str(options.updates), "--seed", str(options.seed)]
             run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             failed |= run.returncode != 0
             lines = run.stdout.splitlines()

@@ -76,10 +76,10 @@ class RankDies:
         for process in run.processes:
             process.start()
         self.until(lambda: run.applied() >= 1 and run.applying(), run.told["seconds"], "an update")
-        run.processes[2].kill()
+        run.processes[-1].kill()
         failures = lambda: run.daemon.metrics()("apply_failures_total")  # noqa: E731
         self.until(failures, 2 * run.apply_seconds, "the daemon says that it was not applied")
-        history = np.array(run.maps[:-1]).reshape(len(run.processes), -1)[[0, 1, 3]]
+        history = np.array(run.maps[:-1]).reshape(len(run.processes), -1)[:-1]
         steps = history[:, 0]
         last = steps.min() - np.arange(min(steps.min(), HISTORY // 2))
         runs = history[:, 1 + last % HISTORY]

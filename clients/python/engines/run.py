@@ -23,13 +23,14 @@ APPLY_SECONDS = 10
 ENDS_WITHIN = 60  # seconds
 
 
-def stage_options(told, daemon):
+def stage_options(told, shape, daemon):
     """What each rank gets. A step is at least `pace` seconds long; `stuck_seconds` is short."""
     mode, extra = told["mode"], told["extra"]
     return types.SimpleNamespace(
-        shape=SHAPE, files=told["files"], version=told["version"], seed=told["seed"],
+        shape=shape, files=told["files"], version=told["version"], seed=told["seed"],
         settings=None if mode == "library" else Settings(
-            "engines", (daemon.counts,), (daemon.placements,), stuck_seconds=3.0),
+            "engines", (daemon.counts,), (daemon.placements,), stuck_seconds=3.0,
+            unchecked=True),
         period=250, tokens=400, pace=0.005, quiet_steps=250, window=50, interval=400,
         asynchronous=mode != "sync", layers_per_chunk=2 if mode == "chunked" else None, a2a="deepep",
         rocm="rocm" in extra, batching="batching" in extra, draft="draft" in extra,
@@ -37,31 +38,30 @@ def stage_options(told, daemon):
 
 
 class Run:
-    def __init__(self, told):
-        shape = SHAPE._asdict()
+    def __init__(self, told, shape=SHAPE):
         self.daemon = Daemon(
             "engines",
             mode="observe" if told["mode"] == "observe" else "active",
-            topology={"layers": shape["layers"], "logical_experts": shape["experts"],
-                      "slots": shape["slots"], "gpus": shape["gpus"]},
+            topology={"layers": shape.layers, "logical_experts": shape.experts,
+                      "slots": shape.slots, "gpus": shape.gpus},
             window={"half_life": "1s"},
             trigger={"imbalance": 1.05, "settle": 1.02, "interval": "50ms", "cooldown": "200ms"},
             workers={"timeout": "20s", "apply_timeout": f"{APPLY_SECONDS}s"},
         ).start()
-        self.told, self.apply_seconds = told, APPLY_SECONDS
+        self.told, self.shape, self.apply_seconds = told, shape, APPLY_SECONDS
         self.by_itself = told["mode"] in ("observe", "library")  # the engine says when
         self.folder = tempfile.TemporaryDirectory(prefix="eplbd-engines-")
         self.stop, self.events = multiprocessing.Event(), multiprocessing.Queue()
-        self.maps = multiprocessing.Array("q", SHAPE.gpus * (1 + HISTORY) + 1)
+        self.maps = multiprocessing.Array("q", shape.gpus * (1 + HISTORY) + 1)
         self.fault = FAULTS[told["fault"]](self) if told["fault"] in FAULTS else None
         self.applied_before = 0  # by daemons that are gone
-        options = stage_options(told, self.daemon)
+        options = stage_options(told, shape, self.daemon)
         self.processes = [
             multiprocessing.Process(
                 target=run_rank, daemon=True,
                 args=(rank, options, f"{self.folder.name}/meet", f"{told['name']}_stage:Stage",
                       self.stop, self.events, self.maps))
-            for rank in range(SHAPE.gpus)
+            for rank in range(shape.gpus)
         ]
 
     # ---- the daemon ----
@@ -87,13 +87,19 @@ class Run:
 
     # ---- the ranks ----
 
+    def result(self):
+        """The figures of the whole run."""
+        if self.told["fault"] == "rank-dies":
+            return self.fault.play()
+        return self.figures(self.play())
+
     def play(self):
         """What each rank found."""
         self.totals()
         for process in self.processes:
             process.start()
         deadline, ended = time.monotonic() + self.told["seconds"], {}
-        while len(ended) < SHAPE.gpus:
+        while len(ended) < self.shape.gpus:
             try:
                 rank, figures = self.events.get(timeout=0.02 if self.fault else 0.5)
                 ended[rank] = figures
@@ -109,7 +115,7 @@ class Run:
                 self.stop.set()
             if time.monotonic() > deadline + ENDS_WITHIN:
                 raise AssertionError("the ranks do not end")
-        return [ended[rank] for rank in range(SHAPE.gpus)]
+        return [ended[rank] for rank in range(self.shape.gpus)]
 
     def done(self):
         updates = self.maps[-1] if self.by_itself else self.applied()
@@ -137,8 +143,8 @@ class Run:
             "tokens_sent": int(sent.sum()),
             "tokens_lost": None if restarted else lost(),
             "steps": figures[0]["steps"],
-            "step_held_ms_max": round(max(one["held_ms_max"] for one in figures), 3),
-            "step_held_ms_p99": round(max(one["held_ms_p99"] for one in figures), 3),
+            **{f"step_{name}": round(max(one[name] for one in figures), 3)
+               for name in ("held_ms_max", "held_wall_ms_p99", "held_wall_ms_max")},
             "engine_step_ms_max": round(max(one["engine_ms_max"] for one in figures), 3),
             "mixed_steps": sum(one["mixed_steps"] for one in figures),
             "map_as_shown": self.told["mode"] == "library" or bool(np.array_equal(ended[0][2], shown)),
@@ -151,14 +157,19 @@ class Run:
         self.daemon.close()
 
 
+def good(told, figures):
+    # On ROCm vLLM takes an update only where its own check sees the gain.
+    as_shown = figures["map_as_shown"] or "rocm" in told["extra"]
+    wrong = figures["slots_wrong"] or figures["tokens_lost"] or figures["mixed_steps"]
+    went = figures["updates_applied"] and figures["fault_happened"] == bool(told["fault"])
+    return bool(as_shown and went and not wrong)
+
+
 def main():
     told = json.loads(sys.argv[1])
     run = Run(told)
     try:
-        if told["fault"] == "rank-dies":
-            figures = run.fault.play()
-        else:
-            figures = run.figures(run.play())
+        figures = run.result()
     except BaseException:
         print(run.daemon.log()[-3000:], file=sys.stderr)
         raise
@@ -168,11 +179,7 @@ def main():
         for key, value in figures.items():
             print(f"{key:20} {value}")
     print(json.dumps(figures))
-    good = not (figures["slots_wrong"] or figures["tokens_lost"] or figures["mixed_steps"])
-    # On ROCm vLLM takes an update only where its own check sees the gain.
-    as_shown = figures["map_as_shown"] or "rocm" in told["extra"]
-    good = good and figures["updates_applied"] and as_shown
-    return 0 if good and figures["fault_happened"] == bool(told["fault"]) else 1
+    return 0 if good(told, figures) else 1
 
 
 if __name__ == "__main__":

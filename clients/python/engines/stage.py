@@ -56,33 +56,32 @@ def route(counts, logical_to_physical, replicas, slots):
 
 
 class Holds:
-    """How long the adapter held a step up, around the engine's own: its time on the processor, and
-    what it waited for others. The wall clock would tell what else runs on this machine."""
+    """How long the adapter held each step up, around the engine's own: its time on the processor, and
+    by the wall clock, which also tells what it waited for other ranks and what else this machine ran."""
 
-    def __init__(self, calls, waits):
-        self.seconds, self._of_step = [], 0.0
+    def __init__(self, calls):
+        self.processor, self.wall, self._of_step = [], [], np.zeros(2)
         for owner, name in calls:
-            setattr(owner, name, self._timed(getattr(owner, name), time.thread_time))
-        for owner, name in waits:
-            setattr(owner, name, self._timed(getattr(owner, name), _waiting))
+            setattr(owner, name, self._timed(getattr(owner, name)))
 
-    def _timed(self, call, clock):
+    def _timed(self, call):
         def timed(*args, **keys):
-            started = clock()
+            started = _clocks()
             try:
                 return call(*args, **keys)
             finally:
                 if threading.current_thread() is threading.main_thread():
-                    self._of_step += clock() - started
+                    self._of_step += _clocks() - started
         return timed
 
     def end_step(self):
-        self.seconds.append(self._of_step)
-        self._of_step = 0.0
+        self.processor.append(1000 * self._of_step[0])
+        self.wall.append(1000 * self._of_step[1])
+        self._of_step = np.zeros(2)
 
 
-def _waiting():
-    return time.perf_counter() - time.thread_time()
+def _clocks():
+    return np.array([time.thread_time(), time.perf_counter()])
 
 
 def run_rank(rank, options, rendezvous, make, stop, events, maps):
@@ -119,9 +118,9 @@ def run_rank(rank, options, rendezvous, make, stop, events, maps):
             stage.count(route(counts, *stage.maps(), options.shape.slots))
         time.sleep(options.pace)
         if holds is None and stage.link is not None:
-            holds = Holds(stage.held(), [(stage.link.session._channel, "_wait")])
+            holds = Holds(stage.held())
         elif holds is None and options.settings is None:
-            holds = Holds(stage.policy_calls(), ())
+            holds = Holds(stage.policy_calls())
         started = time.perf_counter()
         stage.step(is_dummy=bool(quiet))
         engine_seconds.append(time.perf_counter() - started)
@@ -141,8 +140,9 @@ def run_rank(rank, options, rendezvous, make, stop, events, maps):
     figures["slots_wrong"] += stage.wrong(range(options.shape.layers))
     if stage.link is not None and stage.link.session.publisher is not None:
         stage.link.session.publisher.flush(5)
-    figures["held_ms_max"] = 1000 * max(holds.seconds, default=0) if holds else 0.0
-    figures["held_ms_p99"] = 1000 * float(np.quantile(holds.seconds, 0.99)) if holds else 0.0
+    figures["held_ms_max"] = max(holds.processor)
+    figures["held_wall_ms_max"] = max(holds.wall)
+    figures["held_wall_ms_p99"] = float(np.quantile(holds.wall, 0.99))
     figures["engine_ms_max"] = 1000 * max(engine_seconds)
     events.put((rank, (dict(figures), sent, last)))
     dist.barrier(group=lockstep)
