@@ -15,6 +15,7 @@ using Action = std::function<int()>;
 
 // Each adds its commands; the one that is given sets `action`.
 void add_daemon_commands(CLI::App& app, Action& action);   // of a running daemon
-void add_offline_commands(CLI::App& app, Action& action);  // solve, replay, load, keygen
+void add_replay_commands(CLI::App& app, Action& action);   // replay, advise
+void add_offline_commands(CLI::App& app, Action& action);  // solve, load, keygen
 
 }  // namespace eplbd

@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +18,8 @@
 #include "config/duration.h"
 #include "core/model/names.h"
 #include "eplbctl/errors.h"
+#include "eplbctl/flags.h"
+#include "eplbctl/shape.h"
 
 namespace eplbd {
 
@@ -114,6 +118,51 @@ CLI::Option* add_choice(CLI::App& command, const std::string& flag, Value& value
     return true;
   };
   return command.add_option(flag, parse, help)->type_name(list);
+}
+
+// What a command runs, with the flags that stand before it; `check` looks at them together.
+template <typename Options>
+void on_parsed(
+    CLI::App& app, CLI::App* command, Action& action, std::shared_ptr<Options> options,
+    int (*run)(const Options&), std::function<void()> check = [] {}) {
+  command->callback(
+      [&app, command, &action, options = std::move(options), run, check = std::move(check)] {
+        action = [&app, command, options, run, check] {
+          take_leading(app, *command);
+          check();
+          return run(*options);
+        };
+      });
+}
+
+// --gpus, which the others need.
+inline CLI::Option* add_gpus(CLI::App& command, ShapeOptions& shape) {
+  CLI::Option* gpus =
+      command.add_option("--gpus", shape.gpus, "GPUs (expert-parallel ranks)")->check(in_range(1));
+  command.add_option("--nodes", shape.nodes, "nodes; consecutive GPUs form one")
+      ->check(in_range(1))
+      ->capture_default_str()
+      ->needs(gpus);
+  command.add_option("--groups", shape.groups, "expert groups (group-limited routing)")
+      ->check(in_range(1))
+      ->capture_default_str()
+      ->needs(gpus);
+  command.add_option("--gpu-speeds", shape.gpu_speeds, "relative speeds, one a GPU: 1,1,0.8,...")
+      ->delimiter(',')
+      ->check(in_range(1e-6, 1e6))
+      ->needs(gpus);
+  return gpus;
+}
+
+// The same and --slots; who gives one of the two gives the other.
+inline CLI::Option* add_shape(CLI::App& command, ShapeOptions& shape) {
+  CLI::Option* gpus = add_gpus(command, shape);
+  CLI::Option* slots =
+      command.add_option("--slots", shape.slots, "physical experts of a layer, over all GPUs")
+          ->check(in_range(1));
+  slots->needs(gpus);
+  gpus->needs(slots);
+  return gpus;
 }
 
 }  // namespace eplbd

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,50 +9,10 @@
 #include "eplbctl/flags_check.h"
 #include "eplbctl/keygen.h"
 #include "eplbctl/load.h"
-#include "eplbctl/replay.h"
 #include "eplbctl/solve.h"
 
 namespace eplbd {
 namespace {
-
-// What a command runs, with the flags that stand before it; `check` looks at them together.
-template <typename Options>
-void on_parsed(
-    CLI::App& app, CLI::App* command, Action& action, std::shared_ptr<Options> options,
-    int (*run)(const Options&), std::function<void()> check = [] {}) {
-  command->callback(
-      [&app, command, &action, options = std::move(options), run, check = std::move(check)] {
-        action = [&app, command, options, run, check] {
-          take_leading(app, *command);
-          check();
-          return run(*options);
-        };
-      });
-}
-
-// Returns --gpus; who gives one of the others gives that too.
-CLI::Option* add_shape(CLI::App& command, ShapeOptions& shape) {
-  CLI::Option* gpus =
-      command.add_option("--gpus", shape.gpus, "GPUs (expert-parallel ranks)")->check(in_range(1));
-  CLI::Option* slots =
-      command.add_option("--slots", shape.slots, "physical experts of a layer, over all GPUs")
-          ->check(in_range(1));
-  slots->needs(gpus);
-  gpus->needs(slots);
-  command.add_option("--nodes", shape.nodes, "nodes; consecutive GPUs form one")
-      ->check(in_range(1))
-      ->capture_default_str()
-      ->needs(gpus);
-  command.add_option("--groups", shape.groups, "expert groups (group-limited routing)")
-      ->check(in_range(1))
-      ->capture_default_str()
-      ->needs(gpus);
-  command.add_option("--gpu-speeds", shape.gpu_speeds, "relative speeds, one a GPU: 1,1,0.8,...")
-      ->delimiter(',')
-      ->check(in_range(1e-6, 1e6))
-      ->needs(gpus);
-  return gpus;
-}
 
 void add_balancer(CLI::App& command, BalancerOptions& balancer, const std::string& policy) {
   add_choice<Policy>(command, "--policy", balancer.policy, "how to place")->default_str(policy);
@@ -153,49 +112,6 @@ void add_load(CLI::App& app, Action& action) {
   on_parsed(app, command, action, options, run_load);
 }
 
-void add_replay(CLI::App& app, Action& action) {
-  CLI::App* command = app.add_subcommand(
-      "replay", "The daemon's own decisions over a trace, in virtual time, as JSON");
-  const auto options = std::make_shared<ReplayOptions>();
-  add_path(*command, "--trace", options->trace, "trace file: .npy, JSON, a table")->required();
-  add_shape(*command, options->shape);
-  add_path(*command, "--config", options->config,
-           "a daemon's configuration: the rules, and the topology where --gpus is not given");
-  CLI::Option* policy = add_choice<Policy>(*command, "--policy", options->policy,
-                                           "how to place, instead of the configuration's");
-  add_choice<Hierarchical>(*command, "--hierarchical", options->hierarchical,
-                           "keep expert groups on nodes");
-  command->add_option("--seed", options->seed, "of what a policy draws")->check(in_range(0));
-  add_seconds(*command, "--step-seconds", options->time.step_seconds,
-              "how long a step lasts (default: 1s)", 1e-3, 86400);
-  add_seconds(*command, "--apply-seconds", options->time.apply_seconds,
-              "a decided placement serves from so long after (default: 0s)", 0, 1e6);
-  command
-      ->add_option("--sources", options->time.sources,
-                   "so many workers share the trace and report out of step, once a step each; "
-                   "decided every trigger.interval (1: once a step)")
-      ->check(in_range(1, 4096))
-      ->capture_default_str();
-  CLI::Option* timeline =
-      add_path(*command, "--timeline", options->timeline, "write a .csv file, a line a step");
-  timeline->check(has_suffix({".csv"}));
-  CLI::Option* compare =
-      command
-          ->add_option("--compare", options->compared,
-                       "a table of several: policies and configuration files; none given: all "
-                       "policies")
-          ->expected(0, 1000)
-          ->excludes(timeline)
-          ->excludes(policy);
-  command->add_flag("--json", options->json, "the table of --compare as JSON");
-  on_parsed(app, command, action, options, run_replay, [options, compare] {
-    options->compare = compare->count() > 0;
-    if (options->compared.size() == 1 && options->compared.front().empty()) {
-      options->compared.clear();  // --compare without a value
-    }
-  });
-}
-
 void add_keygen(CLI::App& app, Action& action) {
   CLI::App* command =
       app.add_subcommand("keygen", "A CURVE key pair: NAME.key (secret) and NAME.pub");
@@ -207,8 +123,15 @@ void add_keygen(CLI::App& app, Action& action) {
       });
   CLI::Option* source = command->add_option("--source", options->sources,
                                             "a worker's key: the sources for which it may speak");
-  command->add_flag("--observer", options->observer, "a key that may only subscribe")
-      ->excludes(source);
+  CLI::Option* observer =
+      command->add_flag("--observer", options->observer, "a key that may only subscribe");
+  observer->excludes(source);
+  command
+      ->add_option("--workers", options->workers,
+                   "so many pairs, NAME0, NAME1, ...: each for the source of that name")
+      ->check(in_range(1, 4096))
+      ->excludes(source)
+      ->excludes(observer);
   on_parsed(app, command, action, options, run_keygen);
 }
 
@@ -216,7 +139,6 @@ void add_keygen(CLI::App& app, Action& action) {
 
 void add_offline_commands(CLI::App& app, Action& action) {
   add_solve(app, action);
-  add_replay(app, action);
   add_load(app, action);
   add_keygen(app, action);
 }

@@ -81,6 +81,7 @@ int main(int argc, char** argv) {
   app.failure_message(usage_error);
   eplbd::Action action;
   eplbd::add_daemon_commands(app, action);
+  eplbd::add_replay_commands(app, action);
   eplbd::add_offline_commands(app, action);
   try {
     app.parse(argc, argv);

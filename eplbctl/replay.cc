@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "eplbctl/replay.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
-#include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -13,110 +9,46 @@
 #include "config/config.h"
 #include "eplbctl/errors.h"
 #include "eplbctl/file.h"
-#include "eplbctl/terminal.h"
+#include "eplbctl/replay_rows.h"
+#include "eplbctl/report.h"
+#include "eplbctl/text.h"
 
 namespace eplbd {
 namespace {
 
 using nlohmann::ordered_json;
 
-constexpr Policy kPolicies[] = {Policy::deepseek, Policy::evolved, Policy::joint,
-                                Policy::incremental};
-
-// One way to decide.
-struct Rules {
-  std::string name;
-  RebalancerOptions options;
-};
-
-// The configuration's, or the defaults, with the flags over them.
-RebalancerOptions rules_of(const ReplayOptions& options, const Config& config) {
-  RebalancerOptions rules = config.rebalancer;
-  rules.mode = Mode::active;  // what it would do is the question
-  if (options.policy) rules.balancer.policy = *options.policy;
-  if (options.hierarchical) rules.balancer.hierarchical = *options.hierarchical;
-  if (options.seed) rules.balancer.seed = *options.seed;
-  return rules;
+std::string timeline_csv(const std::vector<ReplayStep>& steps, const VirtualTime& time) {
+  std::string text =
+      "step,seconds,imbalance,static_imbalance,verdict,version,moves,worst_gpu_moves,"
+      "layers_changed,decide_seconds,half_life_seconds\n";
+  for (const ReplayStep& s : steps) {
+    text += format("{},{:.9g},{:.6f},{:.6f},{},{},{},{},{},{:.9f},{:.6g}\n", s.step,
+                   static_cast<double>(s.step) * time.step_seconds, s.imbalance, s.imbalance_static,
+                   to_string(s.verdict), s.version, s.moves, s.worst_gpu_moves, s.layers_changed,
+                   s.decide_seconds, s.half_life_seconds);
+  }
+  return text;
 }
 
-std::vector<Rules> rules_to_compare(const ReplayOptions& options, const Config& config) {
-  std::vector<Rules> all;
-  const auto add_policy = [&](std::string name, Policy policy) {
-    all.push_back({std::move(name), rules_of(options, config)});
-    all.back().options.balancer.policy = policy;
-  };
-  for (const std::string& name : options.compared) {
-    if (const auto policy = from_name<Policy>(name)) {
-      add_policy(name, *policy);
-    } else {
-      all.push_back({name, rules_of(options, read_config(name, Require::rules_only))});
-    }
+void add_way(const ReplayRow& row, ordered_json& json) {
+  if (const EngineOptions* engine = row.engine()) {
+    json["engine"] = engine->name;
+    json["interval"] = engine->interval;
+    json["window"] = engine->window;
+    if (engine->pass_seconds > 0) json["pass_seconds"] = engine->pass_seconds;
+    json["policy"] = to_string(Policy::deepseek);
+  } else {
+    json["policy"] = to_string(std::get<RebalancerOptions>(row.way).balancer.policy);
   }
-  if (!all.empty()) return all;
-  for (const Policy policy : kPolicies) add_policy(std::string(to_string(policy)), policy);
-  return all;
 }
 
-// On standard error, when that is a terminal.
-class Progress {
- public:
-  Progress(std::string name, int64_t steps) : name_(std::move(name)), steps_(steps) {}
-  ~Progress() {
-    if (shown_) std::cerr << "\r\x1b[K" << std::flush;
-  }
-  void done(int64_t step) {
-    const auto now = std::chrono::steady_clock::now();
-    if (!terminal_ || now < next_) return;
-    next_ = now + std::chrono::milliseconds(100);
-    const double part = static_cast<double>(step + 1) / static_cast<double>(steps_);
-    constexpr int kColumns = 40;
-    std::fprintf(stderr, "\r\x1b[K%-12s %s %3.0f%%", name_.c_str(), bar(part, kColumns).c_str(),
-                 part * 100);
-    shown_ = true;
-  }
-
- private:
-  const std::string name_;
-  const int64_t steps_;
-  const bool terminal_ = is_terminal(STDERR_FILENO);
-  bool shown_ = false;
-  std::chrono::steady_clock::time_point next_ =
-      std::chrono::steady_clock::now() + std::chrono::milliseconds(300);
-};
-
-class Timeline {
- public:
-  explicit Timeline(const ReplayOptions& options) : options_(options) {
-    text_ =
-        "step,seconds,imbalance,static_imbalance,verdict,version,moves,worst_gpu_moves,"
-        "layers_changed,decide_seconds,half_life_seconds\n";
-  }
-  void add(const ReplayStep& s) {
-    char line[256];
-    std::snprintf(line, sizeof(line), "%lld,%.9g,%.6f,%.6f,%s,%llu,%lld,%lld,%lld,%.9f,%.6g\n",
-                  static_cast<long long>(s.step),
-                  static_cast<double>(s.step) * options_.time.step_seconds, s.imbalance,
-                  s.imbalance_static, std::string(to_string(s.verdict)).c_str(),
-                  static_cast<unsigned long long>(s.version), static_cast<long long>(s.moves),
-                  static_cast<long long>(s.worst_gpu_moves),
-                  static_cast<long long>(s.layers_changed), s.decide_seconds, s.half_life_seconds);
-    text_ += line;
-  }
-  void write() const {
-    if (!options_.timeline.empty()) write_file(options_.timeline, text_);
-  }
-
- private:
-  const ReplayOptions& options_;
-  std::string text_;
-};
-
-ordered_json to_json(const ReplayOptions& options, const Topology& topology, const Rules& rules,
-                     const ReplayScore& score) {
+ordered_json to_json(const ReplayOptions& options, const Topology& topology, const ReplayRow& row) {
+  const ReplayScore& score = row.score;
   const auto worst =
       std::min_element(score.layer_balancedness.begin(), score.layer_balancedness.end());
   ordered_json json;
-  json["policy"] = to_string(rules.options.balancer.policy);
+  add_way(row, json);
   json["steps"] = score.steps;
   json["layers"] = topology.layers;
   json["logical_experts"] = topology.logical_experts;
@@ -127,71 +59,109 @@ ordered_json to_json(const ReplayOptions& options, const Topology& topology, con
   json["sources"] = options.time.sources;
   json["balancedness"] = score.balancedness;
   json["static_balancedness"] = score.static_balancedness;
+  json["saved"] = saved_part(score);
   json["worst_layer"] = worst - score.layer_balancedness.begin();
   json["worst_layer_balancedness"] = *worst;
   json["moves"] = score.moves;
   json["updates"] = score.updates;
   json["layers_changed"] = score.layers_changed;
   json["max_moves_per_gpu"] = score.max_moves_per_gpu;
+  json["most_moves_per_gpu_in_an_hour"] = score.most_moves_in_an_hour;
+  if (options.price.bandwidth > 0) {
+    json["transfer_seconds"] = transfer_seconds(score, options.price);
+    json["saved_net"] = net_part(score, options);
+  }
   json["decide_seconds_total"] = score.decide_seconds_total;
   json["decide_seconds_p99"] = score.decide_seconds_p99;
   for (const auto& [verdict, times] : score.verdicts) {
     json["verdicts"][std::string(to_string(verdict))] = times;
   }
+  json["summary"] = summary_of(row, options);
   return json;
 }
 
+// A table on standard output, a line a row as soon as it is there.
+class Table {
+ public:
+  Table(const ReplayOptions& options, const std::vector<ReplayRow>& rows) : options_(options) {
+    for (const ReplayRow& row : rows) width_ = std::max(width_, row.name.size());
+  }
+
+  void add(const ReplayRow& row) {
+    const ReplayScore& score = row.score;
+    if (std::exchange(first_, false)) begin(score);
+    const double worst =
+        *std::min_element(score.layer_balancedness.begin(), score.layer_balancedness.end());
+    std::cout << format("{:{}} {:12.4f} {:7.1f} {:12.4f} {:>9} {:>8} {:>8} {:>8} {:>8} {:8.2f}",
+                        row.name, width_, score.balancedness, saved_part(score) * 100, worst,
+                        grouped(score.moves), grouped(score.updates), grouped(score.layers_changed),
+                        grouped(score.max_moves_per_gpu), grouped(score.most_moves_in_an_hour),
+                        score.decide_seconds_p99 * 1e3);
+    if (priced()) {
+      std::cout << format(" {:8.3g} {:7.1f}", transfer_seconds(score, options_.price),
+                          net_part(score, options_) * 100);
+    }
+    std::cout << std::endl;
+  }
+
+  void end(const std::vector<ReplayRow>& rows) const {
+    std::cout << "\nbalancedness: mean GPU load / fullest, over steps and layers; 1 is perfect\n"
+                 "saved %: of the slowest GPU's expert time, against the initial placement\n"
+                 "worst layer: the lowest balancedness of one layer\n"
+                 "moves: weights of one expert of one layer fetched by one GPU; layers: changed\n"
+                 "max/GPU: most moves into one GPU in one update; GPU/h: in any hour\n"
+                 "p99 ms: real time of a decision that 99 in 100 stay below\n";
+    if (priced()) {
+      std::cout << "fetch s: seconds in which the GPU that gets most in an update fetches weights\n"
+                   "net %: saved, less these seconds of the trace's: if each stalled it\n";
+    }
+    std::cout << '\n' << summary_of(rows, options_) << '\n';
+  }
+
+ private:
+  bool priced() const { return options_.price.bandwidth > 0; }
+  void begin(const ReplayScore& score) const {
+    std::cout << format("{:{}} {:>12} {:>7} {:>12} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8}", "", width_,
+                        "balancedness", "saved %", "worst layer", "moves", "updates", "layers",
+                        "max/GPU", "GPU/h", "p99 ms");
+    if (priced()) std::cout << format(" {:>8} {:>7}", "fetch s", "net %");
+    std::cout << format("\n{:{}} {:12.4f}\n", "static", width_, score.static_balancedness);
+  }
+
+  const ReplayOptions& options_;
+  size_t width_ = 6;
+  bool first_ = true;
+};
+
 int run_one(const ReplayOptions& options, const Config& config, const TraceFile& trace,
             const Topology& topology) {
-  const Rules rules{"replay", rules_of(options, config)};
-  Timeline timeline(options);
-  ReplayScore score;
-  {
-    Progress progress(rules.name, trace.steps());
-    score = replay(trace, topology, rules.options, options.time, [&](const ReplayStep& step) {
-      if (!options.timeline.empty()) timeline.add(step);
-      progress.done(step.step);
-    });
+  ReplayRow row{"eplbd", rules_of(options, config)};
+  run_row(trace, topology, options.time, row);
+  if (!options.timeline.empty()) {
+    write_file(options.timeline, timeline_csv(row.timeline, options.time));
   }
-  timeline.write();
-  std::cout << to_json(options, topology, rules, score).dump(2) << '\n';
+  if (!options.report.empty()) write_report(options, config, trace, topology, {row});
+  std::cout << to_json(options, topology, row).dump(2) << '\n';
   return 0;
 }
 
 int run_compare(const ReplayOptions& options, const Config& config, const TraceFile& trace,
                 const Topology& topology) {
-  const std::vector<Rules> all = rules_to_compare(options, config);
-  size_t width = 6;
-  for (const Rules& rules : all) width = std::max(width, rules.name.size());
-  const int name = static_cast<int>(width);
+  std::vector<ReplayRow> rows = rows_to_compare(options, config);
+  Table table(options, rows);
   ordered_json list = ordered_json::array();
-  bool first = true;
-  for (const Rules& rules : all) {
-    ReplayScore score;
-    {
-      Progress progress(rules.name, trace.steps());
-      score = replay(trace, topology, rules.options, options.time,
-                     [&](const ReplayStep& step) { progress.done(step.step); });
-    }
-    ordered_json json = to_json(options, topology, rules, score);
-    json["name"] = rules.name;
-    list.push_back(std::move(json));
-    if (options.json) continue;
-    if (std::exchange(first, false)) {
-      std::printf("%-*s %12s %12s %9s %8s %8s %9s %10s %10s\n", name, "", "balancedness",
-                  "worst layer", "moves", "updates", "layers", "max/GPU", "p99 ms", "total s");
-      std::printf("%-*s %12.4f\n", name, "static", score.static_balancedness);
-    }
-    const double worst =
-        *std::min_element(score.layer_balancedness.begin(), score.layer_balancedness.end());
-    std::printf("%-*s %12.4f %12.4f %9lld %8lld %8lld %9lld %10.2f %10.2f\n", name,
-                rules.name.c_str(), score.balancedness, worst, static_cast<long long>(score.moves),
-                static_cast<long long>(score.updates), static_cast<long long>(score.layers_changed),
-                static_cast<long long>(score.max_moves_per_gpu), score.decide_seconds_p99 * 1e3,
-                score.decide_seconds_total);
-    std::fflush(stdout);
+  for (ReplayRow& row : rows) {
+    run_row(trace, topology, options.time, row);
+    if (!options.json) table.add(row);
+    list.push_back(to_json(options, topology, row));
+    list.back()["name"] = row.name;
   }
-  if (options.json) std::cout << list.dump(2) << '\n';
+  if (options.json) {
+    std::cout << list.dump(2) << '\n';
+  } else {
+    table.end(rows);
+  }
+  if (!options.report.empty()) write_report(options, config, trace, topology, rows);
   return 0;
 }
 

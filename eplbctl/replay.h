@@ -10,11 +10,18 @@
 #include <vector>
 
 #include "core/decide/rebalancer.h"
+#include "eplbctl/engine_group.h"
 #include "eplbctl/shape.h"
 #include "eplbctl/trace_file.h"
 #include "eplbctl/virtual_group.h"
 
 namespace eplbd {
+
+// What a move costs: its weights over the link that brings them to a GPU. 0: not known.
+struct TransferPrice {
+  double expert_bytes = 0;  // of one expert of one layer
+  double bandwidth = 0;     // bytes a second, into one GPU
+};
 
 struct ReplayOptions {
   std::string trace;
@@ -24,9 +31,11 @@ struct ReplayOptions {
   std::optional<Hierarchical> hierarchical;
   std::optional<uint64_t> seed;
   VirtualTime time;
+  TransferPrice price;
   std::string timeline;  // a CSV file, a line a step; empty: none
+  std::string report;    // an HTML file; empty: none
   bool compare = false;
-  std::vector<std::string> compared;  // policies and configuration files; empty: all policies
+  std::vector<std::string> compared;  // policies, configuration files, engines; empty: the usual
   bool json = false;                  // of --compare; one replay always prints JSON
 };
 
@@ -53,7 +62,10 @@ struct ReplayScore {
   double balancedness = 1;         // sum over steps and layers of mean / sum of max GPU load
   double static_balancedness = 1;  // of the initial placement
   std::vector<double> layer_balancedness;  // [layers], over all steps
+  std::vector<double> static_layer_balancedness;
   int64_t moves = 0;
+  int64_t worst_gpu_moves = 0;        // sum over updates of the most that one GPU received in it
+  int64_t most_moves_in_an_hour = 0;  // into one GPU, in any hour of the trace
   int64_t updates = 0;
   int64_t layers_changed = 0;
   int64_t max_moves_per_gpu = 0;  // of one update
@@ -62,9 +74,14 @@ struct ReplayScore {
   std::map<Verdict, int64_t> verdicts;
 };
 
+// Of the slowest GPU's time in expert layers, what was served less than statically: the part.
+double saved_part(const ReplayScore& score);
+
 // Requires: the topology is possible and of the trace's shape.
+using EachStep = std::function<void(const ReplayStep&)>;
 ReplayScore replay(const TraceFile& trace, const Topology& topology, const RebalancerOptions& rules,
-                   const VirtualTime& time,
-                   const std::function<void(const ReplayStep&)>& each_step);
+                   const VirtualTime& time, const EachStep& each_step);
+ReplayScore replay(const TraceFile& trace, const Topology& topology, const EngineOptions& engine,
+                   const VirtualTime& time, const EachStep& each_step);
 
 }  // namespace eplbd

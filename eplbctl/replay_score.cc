@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
+#include <deque>
+#include <utility>
 
 #include "core/model/imbalance.h"
 #include "eplbctl/replay.h"
@@ -68,6 +69,30 @@ double percentile_99(std::vector<double> values) {
   return *at;
 }
 
+// The most moves into one GPU in any hour.
+class HourOfMoves {
+ public:
+  explicit HourOfMoves(const Topology& topology) : topology_(topology), in_(topology.gpus, 0) {}
+
+  void add(const PlacementUpdate& update, double seconds) {
+    while (!last_.empty() && last_.front().first <= seconds - 3600) {
+      for (const Move& move : last_.front().second) --in_[topology_.gpu_of(move.slot)];
+      last_.pop_front();
+    }
+    last_.emplace_back(seconds, update.moves);
+    for (const Move& move : update.moves) {
+      most_ = std::max(most_, ++in_[topology_.gpu_of(move.slot)]);
+    }
+  }
+  int64_t most() const { return most_; }
+
+ private:
+  const Topology& topology_;
+  std::deque<std::pair<double, std::vector<Move>>> last_;  // of the hour: seconds, moves
+  std::vector<int64_t> in_;                                // [gpus] in it
+  int64_t most_ = 0;
+};
+
 void count_decision(const VirtualGroup::Decided& decided, ReplayStep& line, ReplayScore& score) {
   const Decision& decision = decided.decision;
   ++score.verdicts[decision.verdict];
@@ -81,16 +106,14 @@ void count_decision(const VirtualGroup::Decided& decided, ReplayStep& line, Repl
   line.layers_changed += layers;
   ++score.updates;
   score.moves += decision.moves;
+  score.worst_gpu_moves += decision.worst_gpu_moves;
   score.layers_changed += layers;
   score.max_moves_per_gpu = std::max(score.max_moves_per_gpu, decision.worst_gpu_moves);
 }
 
-}  // namespace
-
-ReplayScore replay(const TraceFile& trace, const Topology& topology, const RebalancerOptions& rules,
-                   const VirtualTime& time,
-                   const std::function<void(const ReplayStep&)>& each_step) {
-  VirtualGroup group(topology, rules, time);
+template <typename Group>
+ReplayScore replay_group(const TraceFile& trace, const Topology& topology, Group& group,
+                         const VirtualTime& time, const EachStep& each_step) {
   const Placement initial = Placement::initial(topology);
   Balance served(topology);
   Balance kept(topology);
@@ -99,6 +122,7 @@ ReplayScore replay(const TraceFile& trace, const Topology& topology, const Rebal
   std::vector<double> loads(trace.cells());
   std::vector<uint32_t> counts(trace.cells());
   std::vector<double> decide_seconds;
+  HourOfMoves hour(topology);
   for (int64_t step = 0; step < trace.steps(); ++step) {
     trace.read_counts(step, loads, counts);
     ReplayStep line;
@@ -112,6 +136,9 @@ ReplayScore replay(const TraceFile& trace, const Topology& topology, const Rebal
     for (const VirtualGroup::Decided& decided : result.decided) {
       count_decision(decided, line, score);
       decide_seconds.push_back(decided.seconds);
+      if (decided.decision.verdict == Verdict::update) {
+        hour.add(*decided.decision.update, static_cast<double>(step + 1) * time.step_seconds);
+      }
     }
     line.half_life_seconds = to_seconds(group.half_life());
     if (each_step) each_step(line);
@@ -119,8 +146,28 @@ ReplayScore replay(const TraceFile& trace, const Topology& topology, const Rebal
   score.balancedness = served.whole_model();
   score.static_balancedness = kept.whole_model();
   score.layer_balancedness = served.layers();
+  score.static_layer_balancedness = kept.layers();
+  score.most_moves_in_an_hour = hour.most();
   score.decide_seconds_p99 = percentile_99(std::move(decide_seconds));
   return score;
+}
+
+}  // namespace
+
+double saved_part(const ReplayScore& score) {
+  return 1 - score.static_balancedness / score.balancedness;
+}
+
+ReplayScore replay(const TraceFile& trace, const Topology& topology, const RebalancerOptions& rules,
+                   const VirtualTime& time, const EachStep& each_step) {
+  VirtualGroup group(topology, rules, time);
+  return replay_group(trace, topology, group, time, each_step);
+}
+
+ReplayScore replay(const TraceFile& trace, const Topology& topology, const EngineOptions& engine,
+                   const VirtualTime& time, const EachStep& each_step) {
+  EngineGroup group(topology, engine, time);
+  return replay_group(trace, topology, group, time, each_step);
 }
 
 }  // namespace eplbd

@@ -30,7 +30,7 @@ _eplbd_complete() {
     --policy) words="incremental joint deepseek evolved" ;;
     --hierarchical) words="auto true false" ;;
     --format) words="json trtllm vllm-ascend npy" ;;
-    --config | --socket | --trace | --loads | --current | --to | --timeline | --curve-*-key | \
+    --config | --socket | --trace | --loads | --current | --to | --timeline | --report | --picture | --curve-*-key | \
       import | diff)
       mapfile -t COMPREPLY < <(compgen -f -- "$current")
       return

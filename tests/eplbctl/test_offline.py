@@ -4,6 +4,7 @@
 import csv
 import json
 import os
+import re
 import stat
 import subprocess
 import tempfile
@@ -230,6 +231,66 @@ class Replay(Folder):
         config.write_text("mode: shadow\n")
         self.assertIn("--gpus and --slots", run(*flags, expect=USAGE))
 
+    def test_an_engines_way_is_what_its_words_say(self):
+        row, = json.loads(run(*self.flags, "--compare", "engine:vllm,interval=20,window=10",
+                              "--json"))
+        self.assertEqual(("vllm", 20, 10), (row["engine"], row["interval"], row["window"]))
+        self.assertLess(0, row["updates"])
+        self.assertLessEqual(row["updates"], 4)  # of 80 steps
+        table = np.arange(48) % 32
+        served = np.zeros(2)
+        for step, counts in enumerate(self.trace):
+            load = (counts / np.apply_along_axis(np.bincount, -1, np.atleast_2d(table),
+                                                 minlength=32))
+            load = np.take_along_axis(load, np.broadcast_to(table, (4, 48)), 1)
+            load = load.reshape(4, 8, 6).sum(2)
+            served += load.mean(1).sum(), load.max(1).sum()
+            if step % 20 == 19:
+                recent = self.save("recent.npy", self.trace[step - 9 : step + 1])
+                table = np.array(json.loads(
+                    run("solve", "--loads", recent, "--gpus", 8, "--slots", 48, "--policy",
+                        "deepseek"))["physical_to_logical_map"])
+        # Slots of a GPU may be in another order; GPU loads are the same.
+        self.assertAlmostEqual(served[0] / served[1], row["balancedness"], places=9)
+        for item, words in (("deepsek", "did you mean deepseek?"), ("engine:vlm", "vllm"),
+                            ("engine:vllm,interval=0", "from 1"), ("rules.txt", "is no policy")):
+            self.assertIn(words, run(*self.flags, "--compare", item, expect=USAGE))
+
+    def test_it_ends_with_a_sentence_and_prices_moves(self):
+        price = ("--expert-bytes", "40MB", "--bandwidth", "20GB/s")
+        answer = json.loads(run(*self.flags, *price))
+        self.assertEqual("summary", list(answer)[-1])
+        saved = 1 - answer["static_balancedness"] / answer["balancedness"]
+        self.assertAlmostEqual(saved, answer["saved"], places=9)
+        self.assertIn(f"{saved * 100:.1f} %", answer["summary"])
+        timeline = self.folder / "timeline.csv"
+        run(*self.flags, "--timeline", timeline)
+        rows = csv.DictReader(timeline.read_text().splitlines())
+        seconds = sum(int(row["worst_gpu_moves"]) for row in rows) * 40e6 / 20e9
+        self.assertAlmostEqual(seconds, answer["transfer_seconds"], places=9)
+        self.assertAlmostEqual(saved - seconds / 80, answer["saved_net"], places=9)
+        table = run(*self.flags, *price, "--compare", "incremental", "engine:vllm,interval=20")
+        self.assertIn(" net)", table.splitlines()[-1])
+        self.assertIn("rebuilding every 20 steps as vLLM does", table.splitlines()[-1])
+        self.assertIn("needs", run(*self.flags, *price[:2], expect=USAGE).replace("requires", "needs"))
+        self.assertIn("44M", run(*self.flags, "--bandwidth", "x", *price[:2], expect=USAGE))
+
+    def test_the_report_is_one_page_that_loads_nothing(self):
+        page = self.folder / "report.html"
+        answer = json.loads(run(*self.flags, "--report", page))
+        text = page.read_text()
+        self.assertIn(answer["summary"].rstrip(".").replace("'", "&#39;"), text)
+        self.assertNotIn("http://", text.replace("http://www.w3.org/2000/svg", ""))
+        for loads in ("https://", "src=", "url(", "<script"):
+            self.assertNotIn(loads, text)
+        from xml.etree import ElementTree
+
+        pictures = re.findall(r"<svg.*?</svg>", text, re.S)
+        self.assertEqual(3, len(pictures))
+        for picture in pictures:
+            ElementTree.fromstring(picture)
+        self.assertIn("must end in .html", run(*self.flags, "--report", "x.pdf", expect=USAGE))
+
     def test_durations_have_units_and_flags_may_stand_before_the_command(self):
         rules = self.flags[-1]
         plain = json.loads(run(*self.flags, "--apply-seconds", 3, "--step-seconds", 2))
@@ -243,6 +304,41 @@ class Replay(Folder):
         bad.write_text("trigger:\n  imbalance: 0.5\n")
         self.assertIn(f"{bad}:2: trigger.imbalance",
                       run(*self.flags[:-1], bad, expect=FAILED))
+
+
+class Advise(Folder):
+    def setUp(self):
+        super().setUp()
+        random = np.random.default_rng(3)
+        shares = np.exp(random.normal(0, 1.2, (3, 32)))
+        self.file = self.save("trace.npy", random.poisson(
+            np.broadcast_to(shares, (20, 3, 32)) * 2000).astype(np.uint32))
+        self.flags = ("advise", "--trace", self.file, "--gpus", 8)
+
+    def test_every_number_of_slots_is_what_replay_says_of_it(self):
+        answer = json.loads(run(*self.flags, "--slots", "64,40,32", "--json", "--expert-bytes",
+                                "1MiB"))
+        self.assertEqual([32, 40, 64], [row["slots"] for row in answer["sweep"]])
+        for row in answer["sweep"]:
+            replayed = json.loads(run("replay", "--trace", self.file, "--gpus", 8, "--slots",
+                                      row["slots"]))
+            for key in ("balancedness", "static_balancedness", "moves", "updates"):
+                self.assertEqual(replayed[key], row[key], key)
+            self.assertEqual(row["slots"] / 32, row["memory_ratio"])
+            self.assertEqual(row["slots"] / 8 * 3 * 2**20, row["memory_bytes_per_gpu"])
+        self.assertIn(answer["knee"], (32, 40, 64))
+        self.assertIn(f"{answer['knee']} slots are the knee", answer["summary"])
+
+    def test_a_table_and_a_picture(self):
+        picture = self.folder / "slots.svg"
+        table = run(*self.flags, "--picture", picture)
+        self.assertEqual(1, table.count("<- knee"))
+        self.assertIn("are the knee", table.splitlines()[-1])
+        from xml.etree import ElementTree
+
+        ElementTree.parse(picture)
+        self.assertIn("multiple of", run(*self.flags, "--slots", "33", expect=USAGE))
+        self.assertIn("must end in .svg", run(*self.flags, "--picture", "x.png", expect=USAGE))
 
 
 class CommandLine(unittest.TestCase):
@@ -308,6 +404,22 @@ class Keygen(Folder):
         self.assertIn("remove it first", run("keygen", name, expect=FAILED))
         self.assertIn("--observer", run("keygen", f"{name}2", "--observer", "--source", "a",
                                         expect=USAGE))
+
+    def test_a_pair_for_each_of_many_workers(self):
+        name = self.folder / "dp"
+        self.assertIn("dp11.pub", run("keygen", name, "--workers", 12))
+        keys = set()
+        for worker in range(12):
+            key, *role = Path(f"{name}{worker}.pub").read_text().splitlines()[-1].split()
+            self.assertEqual(["source", f"dp{worker}"], role)
+            self.assertEqual(0o600, stat.S_IMODE(os.stat(f"{name}{worker}.key").st_mode))
+            keys.add(key)
+        self.assertEqual(12, len(keys))
+        for file in self.folder.glob("dp[0-8]*"):
+            file.unlink()
+        self.assertIn("dp9.key", run("keygen", name, "--workers", 12, expect=FAILED))
+        self.assertFalse(Path(f"{name}0.key").exists(), "all or none")
+        run("keygen", name, "--workers", 2, "--observer", expect=USAGE)
 
 
 if __name__ == "__main__":
