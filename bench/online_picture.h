@@ -3,9 +3,10 @@
 #pragma once
 
 #include <cstdint>
-#include <sstream>
 #include <string>
 #include <vector>
+
+#include "eplbctl/chart.h"
 
 namespace eplbd {
 
@@ -33,8 +34,8 @@ class OnlinePicture {
   int rows_ = 0;
   int columns_ = 0;  // of the last row
   int widest_ = 0;
-  std::vector<std::string> names_;
-  std::ostringstream svg_;
+  std::vector<ChartSeries> series_;  // of the last panel: what the legend names
+  std::string svg_;
 };
 
 }  // namespace eplbd
