@@ -18,6 +18,9 @@ namespace {
 
 constexpr Duration kSaveRetry = std::chrono::seconds(1);
 constexpr Duration kSampleInterval = std::chrono::seconds(1);
+// What was adopted goes out at once, then after a pause that doubles; an hour without forgets it.
+constexpr Duration kFirstAdoptedPause = std::chrono::seconds(5);
+constexpr Duration kLongestAdoptedPause = std::chrono::hours(1);
 
 bool may_be_announced(const Topology& topology, const PlacementUpdate& update) {
   PlacementRules rules;
@@ -53,7 +56,24 @@ void Deployment::announce(const PlacementUpdate& saved) {
   const bool known = saved.id == announced_.id && saved.id != PlacementId{};
   if (known || !may_be_announced(rebalancer_.topology(), saved)) return;
   announced_ = saved;
+  adopted_.reset();
   publisher_.hold(encode_placement(saved, rebalancer_.topology()));
+}
+
+// Workers take what is above what they hold: one that reports ever higher names with maps of its
+// own must not move the weights of all others at its pace.
+void Deployment::announce_in_turn(const PlacementUpdate& saved) {
+  const bool adopted = saved.base == saved.id && saved.id > announced_.id;
+  if (!adopted) return announce(saved);
+  const TimePoint now = read_clock().steady;
+  if (now < adopted_turn_) {
+    adopted_ = saved;
+    return;
+  }
+  if (now - adopted_turn_ > kLongestAdoptedPause) adopted_pause_ = Duration{0};
+  adopted_pause_ = std::clamp(2 * adopted_pause_, kFirstAdoptedPause, kLongestAdoptedPause);
+  adopted_turn_ = now + adopted_pause_;
+  announce(saved);
 }
 
 // At the start: the newest saved placement that may be, be it the initial one as engines have it.
@@ -83,6 +103,7 @@ void Deployment::tick() {
   unsaved_ |= dated() != before;  // what is saved bears the date of a clock that was set
   metrics_.advanced(passed);
   note(passed);
+  if (adopted_) announce_in_turn(PlacementUpdate(*adopted_));
   sample(now);
   if (busy_ || now.steady < retry_at_) return;
   if (!unsaved_) return decide();
@@ -241,7 +262,7 @@ void Deployment::save_now(std::string detail, OrderDone done) {
                           done = std::move(done)](const std::string& failure) {
     save_failure_ = failure;
     OrderResult result{OrderResult::Status::done, detail, {}};
-    if (failure.empty()) announce(saved);
+    if (failure.empty()) announce_in_turn(saved);
     if (!failure.empty()) {
       metrics_.state_write_failed();
       log(LogLevel::error, "the state was not saved, a restart would forget it: " + failure);

@@ -70,6 +70,13 @@ std::vector<Problem> Deployment::problems(Now now) const {
     problems.insert(problems.begin(),
                     {ProblemKind::state_not_saved, "the state cannot be saved: " + save_failure_});
   }
+  if (adopted_) {
+    const double seconds = std::max(0.0, to_seconds(adopted_turn_ - now.steady));
+    problems.push_back({ProblemKind::nameless_placement,
+                        fmt::format("workers name ever other placements, now {}: others are told "
+                                    "of it in {:.0f} s",
+                                    to_text(adopted_->id), seconds)});
+  }
   std::ranges::move(rejections_.problems(rebalancer_.options().workers.timeout, now),
                     std::back_inserter(problems));
   return problems;

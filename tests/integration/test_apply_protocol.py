@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A published placement is a wish until the group says that it runs it."""
 
+import math
 import time
 import unittest
 
@@ -306,6 +307,30 @@ class ApplyProtocol(DaemonTest):
         self.load = skewed_load(9, **SHAPE, sigma=0.9)
         self.expect_verdict("rate_limited")
         self.assertFalse(self.follower.poll(0))
+
+    def test_names_that_rise_again_and_again_go_out_seldom(self):
+        """Else who reports them moves the weights of all others at its pace."""
+        self.begin(mode="observe")
+        liar = Publisher(self.subject.counts, source="liar").connected()
+        self.addCleanup(liar.close)
+        names = set()
+        start = time.monotonic()
+        for number in range(1, 21):
+            liar.running = (int(time.time()) + number, number)
+            liar.state(np.roll(INITIAL, 5 * number, axis=1), "applied")
+
+            def told():
+                problems = " ".join(self.subject.get_json("/api/v1/status")["problems"])
+                names.add(self.subject.placement()[0])
+                return liar.running in names or f"{liar.running[0]}.{number}" in problems
+
+            eventually(told, "adopted: announced, or named as a problem")
+        self.follower.poll(0)
+        names |= {(beat["term"], beat["version"]) for beat in self.follower.heartbeats}
+        took = time.monotonic() - start
+        self.assertLessEqual(len(names - {(0, 0)}), 1 + math.log2(took / 5 + 1))
+        self.report((0, 0), INITIAL, "idle")
+        eventually(lambda: self.subject.placement()[0] == liar.running, "in its turn", 60)
 
     def test_moves_are_limited(self):
         self.begin(limits={"max_moves": 3, "max_moves_per_gpu": 1})

@@ -56,7 +56,20 @@ void Judge::held(const PlacementUpdate& update) {
   if (known->second != update.placement) {
     fail("one name, one map", name_of(update.id) + " names another map than before");
   }
+  if (is_new && adopted && deployment_) check_adopted(update);
   if (is_new && !adopted) check_rails(update);
+}
+
+// One that reports ever higher names moves the others' weights seldom.
+void Judge::check_adopted(const PlacementUpdate& update) {
+  const TimePoint now = schedule_.now();
+  if (adopted_ && now - *adopted_ < adopted_pause_ - kSlack) {
+    fail("what is adopted pauses, each time twice as long",
+         fmt::format("{} came {:.3f} s after the one before", name_of(update.id),
+                     to_seconds(now - *adopted_)));
+  }
+  adopted_ = now;
+  adopted_pause_ = std::max(kFirstPause, 2 * adopted_pause_);
 }
 
 void Judge::named(PlacementId id) {

@@ -31,6 +31,8 @@ class Judge {
   // ---- What happened ----
   void started(const Deployment* deployment) {
     deployment_ = deployment;
+    adopted_.reset();
+    adopted_pause_ = Duration{0};
     hindered_at_ = schedule_.now();
   }
   void hindered() { hindered_at_ = schedule_.now(); }  // by its disk
@@ -54,6 +56,7 @@ class Judge {
     int64_t moves = 0;
   };
   [[noreturn]] void fail(std::string rule, std::string detail) const;
+  void check_adopted(const PlacementUpdate& update);
   void check_rails(const PlacementUpdate& update);
   void check_limits(const PlacementUpdate& update) const;
 
@@ -64,6 +67,8 @@ class Judge {
   std::map<PlacementId, Placement> maps_;  // of every name
   PlacementId named_;                      // the newest
   std::vector<Spent> spent_;
+  std::optional<TimePoint> adopted_;  // when the last such was announced
+  Duration adopted_pause_{};          // before the one after that
   TimePoint hindered_at_{};
   bool gpus_ordered_ = false;
   bool lost_ = false;
