@@ -109,7 +109,7 @@ void Group::send_counts(Source& source, CountsReport report) {
   world_.send([report, counts, name](Deployment& deployment) mutable {
     report.source = *name;
     report.counts = packed(*counts);
-    deployment.take(report, counts->size() * sizeof(uint32_t));
+    deployment.take(report, counts->size() * sizeof(uint32_t), "worker");
   });
 }
 
@@ -225,7 +225,7 @@ void Group::report_map(int32_t index, PlacementId id, std::vector<int32_t> map,
   world_.send([report, sent, name](Deployment& deployment) mutable {
     report.source = *name;
     report.physical_to_logical = packed(*sent);
-    deployment.take(report);
+    deployment.take(report, "worker");
   });
 }
 
