@@ -18,6 +18,8 @@ namespace {
 
 constexpr Duration kSaveRetry = std::chrono::seconds(1);
 constexpr Duration kSampleInterval = std::chrono::seconds(1);
+// Times what it took to measure the floor: half a percent of a core, whatever the shape.
+constexpr int kFloorPause = 200;
 // What was adopted goes out at once, then after a pause that doubles; an hour without forgets it.
 constexpr Duration kFirstAdoptedPause = std::chrono::seconds(5);
 constexpr Duration kLongestAdoptedPause = std::chrono::hours(1);
@@ -122,7 +124,10 @@ void Deployment::decide() {
 void Deployment::sample(Now now) {
   if (now.steady - sampled_at_ < kSampleInterval) return;
   sampled_at_ = now.steady;
-  floor_ = measure_floor(now);
+  if (now.steady >= floor_due_) {
+    floor_ = measure_floor(now);
+    floor_due_ = now.steady + kFloorPause * (std::chrono::steady_clock::now() - now.steady);
+  }
   const Snapshot snap = snapshot(now);
   metrics_.refresh(snap);
   if (snap.imbalance > 0) {

@@ -156,6 +156,7 @@ class Deployment {
   std::string last_logged_;
   TimePoint sampled_at_{};
   double floor_ = 0;  // of the imbalance, as sampled; it costs more than the rest of a snapshot
+  TimePoint floor_due_{};
   LogLimit reject_log_[kCount<RejectReason>];
   LogLimit group_log_{std::chrono::seconds(10), 5};    // what the group's reports change
   LogLimit verdict_log_{std::chrono::seconds(10), 5};  // what decisions warn of

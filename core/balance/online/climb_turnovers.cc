@@ -53,6 +53,7 @@ void TurnoverSearch::experts_of(int32_t gpu, Candidate& best) {
   for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
     if (state_.row[slot] != kNoExpert) wanting_.push_back(slot);
   }
+  if (wanting_.empty()) return;
   const auto relief = [&](int32_t slot) { return state_.relief[state_.row[slot]]; };
   std::sort(wanting_.begin(), wanting_.end(), [&](int32_t a, int32_t b) {
     return relief(a) != relief(b) ? relief(a) > relief(b) : a < b;
