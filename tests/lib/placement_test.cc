@@ -238,10 +238,15 @@ TEST_CASE("random calls are answered or refused, never worse", "[lib]") {
     return std::uniform_int_distribution<int32_t>(from, to)(random);
   };
   int answered = 0;
-  for (int i = 0; i < 400; ++i) {
+  for (int i = 0; i < 800; ++i) {
+    // One after another: a call's arguments have no order.
     const int32_t gpus = draw(0, 9);
-    const eplb_topology topology = shape(
-        draw(0, 3), draw(0, 20), gpus * draw(0, 5) + draw(0, 9) / 9, gpus, draw(0, 3), draw(0, 4));
+    const int32_t layers = draw(0, 3);
+    const int32_t experts = draw(0, 20);
+    const int32_t slots = gpus * draw(0, 5) + draw(0, 9) / 9;
+    const int32_t nodes = draw(0, 3);
+    const int32_t groups = draw(0, 4);
+    const eplb_topology topology = shape(layers, experts, slots, gpus, nodes, groups);
     std::vector<double> loads(cells(topology, 20));
     for (double& load : loads) load = draw(0, 9) == 0 ? 0 : draw(0, 1000);
     std::vector<int32_t> current(cells(topology, topology.slots));
@@ -260,8 +265,8 @@ TEST_CASE("random calls are answered or refused, never worse", "[lib]") {
     ++answered;
     const bool ours = options.policy >= EPLB_JOINT || options.current;
     // Kept on a node, fewer experts than a GPU has slots may lie there.
-    const int32_t nodes = answer.solution.hierarchical ? topology.nodes : 1;
-    if (ours && topology.slots / gpus <= topology.logical_experts / nodes) {
+    const int32_t regions = answer.solution.hierarchical ? topology.nodes : 1;
+    if (ours && topology.slots / gpus <= topology.logical_experts / regions) {
       eplb_error wrong;
       const eplb_status checked = eplb_check(&topology, answer.map.data(), &wrong);
       INFO("policy " << options.policy << ": " << wrong.message);
