@@ -76,6 +76,8 @@ EngineGroup::EngineGroup(const Topology& topology, const EngineOptions& options,
     : topology_(topology),
       policy_(make_scratch_policy({.policy = Policy::deepseek})),
       interval_steps_(trace_steps(options.interval, options, time)),
+      first_steps_(options.name == "vllm" ? trace_steps(options.interval / 4, options, time)
+                                          : interval_steps_),
       window_steps_(trace_steps(options.window, options, time)),
       apply_steps_(time.apply_seconds / time.step_seconds),
       sum_(static_cast<size_t>(topology.layers) * topology.logical_experts),
@@ -123,7 +125,8 @@ VirtualGroup::Step EngineGroup::step(std::span<const uint32_t> counts) {
     for (size_t i = 0; i < counts.size(); ++i) sum_[i] -= window_.front()[i];
     window_.pop_front();
   }
-  if (steps_ % interval_steps_ != 0 || serves_from_) return step;
+  const int64_t since_first = steps_ - first_steps_;
+  if (since_first < 0 || since_first % interval_steps_ != 0 || serves_from_) return step;
   step.decided.push_back(rebuild());
   if (step.decided.back().decision.verdict == Verdict::update) {
     serves_from_ = static_cast<double>(steps_) + apply_steps_;

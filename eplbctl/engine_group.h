@@ -1,7 +1,8 @@
 // A group of workers whose engine balances itself, in virtual time, as engines ship it: at a fixed
 // interval it rebuilds every layer from scratch, from what it counted in a window of steps, with
 // DeepSeek's algorithm. The intervals are vLLM's (EPLBConfig: step_interval, window_size) and
-// SGLang's (--eplb-rebalance-num-iterations, from as many steps).
+// SGLang's (--eplb-rebalance-num-iterations, from as many steps); vLLM's first comes after a
+// quarter.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -47,6 +48,7 @@ class EngineGroup {
   Topology topology_;
   std::unique_ptr<ScratchPolicy> policy_;
   int64_t interval_steps_;  // of the trace
+  int64_t first_steps_;     // until the first rebuild
   int64_t window_steps_;
   double apply_steps_;
   int64_t steps_ = 0;

@@ -247,7 +247,8 @@ std::string page(const Report& report, std::span<const SlotsScore> sweep) {
          "<p><small>Balancedness: mean GPU load / fullest, over steps and layers. Saved: of the "
          "slowest GPU's expert time, against the initial placement. A move: the weights of one "
          "expert of one layer, fetched by one GPU. An engine rebuilds every layer from scratch "
-         "with DeepSeek's algorithm, from its window, at its interval, first after a whole one.";
+         "with DeepSeek's algorithm, from its window, at its interval (vLLM first after a quarter "
+         "of it).";
   if (report.options.price.bandwidth > 0) {
     out +=
         " Fetching: seconds in which the GPU that gets most in an update fetches weights; net: "

@@ -35,11 +35,11 @@ TEST_CASE("an engine rebuilds at its interval from its window, and serves it onc
   struct Case {
     EngineOptions engine;
     VirtualTime time;
-    int64_t interval, window;  // steps of the trace
+    int64_t first, interval, window;  // steps of the trace
   };
-  for (const Case& c :
-       {Case{{"vllm", 6, 4, 0}, {1, 0, 1}, 6, 4}, Case{{"vllm", 60, 90, 0.5}, {10, 25, 1}, 3, 5},
-        Case{{"sglang", 5, 100, 0}, {2, 1, 1}, 5, 100}}) {
+  for (const Case& c : {Case{{"vllm", 6, 4, 0}, {1, 0, 1}, 1, 6, 4},
+                        Case{{"vllm", 60, 90, 0.5}, {10, 25, 1}, 1, 3, 5},
+                        Case{{"sglang", 5, 100, 0}, {2, 1, 1}, 5, 5, 100}}) {
     EngineGroup group(topology, c.engine, c.time);
     std::mt19937 random(3);
     std::vector<std::vector<uint32_t>> all;
@@ -65,7 +65,8 @@ TEST_CASE("an engine rebuilds at its interval from its window, and serves it onc
         serving = *std::exchange(next, {});
         CHECK(result.served.back().placement == serving);
       }
-      const bool due = (step + 1) % c.interval == 0 && !next;
+      const int64_t since_first = step + 1 - c.first;
+      const bool due = since_first >= 0 && since_first % c.interval == 0 && !next;
       REQUIRE(result.decided.size() == (due ? 1 : 0));
       if (!due) continue;
       std::vector<double> sum(16, 0);

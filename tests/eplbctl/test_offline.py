@@ -245,8 +245,8 @@ class Replay(Folder):
             load = np.take_along_axis(load, np.broadcast_to(table, (4, 48)), 1)
             load = load.reshape(4, 8, 6).sum(2)
             served += load.mean(1).sum(), load.max(1).sum()
-            if step % 20 == 19:
-                recent = self.save("recent.npy", self.trace[step - 9 : step + 1])
+            if step % 20 == 4:  # the first one after a quarter of the interval
+                recent = self.save("recent.npy", self.trace[max(0, step - 9) : step + 1])
                 table = np.array(json.loads(
                     run("solve", "--loads", recent, "--gpus", 8, "--slots", 48, "--policy",
                         "deepseek"))["physical_to_logical_map"])
