@@ -151,7 +151,7 @@ class PrometheusTest(DaemonTest):
         self.assertEqual([s for s in silent if not any(name in s for name in allowed)], [])
 
     def test_an_alert_fires_and_clears(self) -> None:
-        daemon = self.daemon()
+        daemon = self.daemon(mode="observe")  # active, it would miss its workers
         prometheus = self.prometheus(daemon)
         self.assertEqual(prometheus.firing(), set())
 
@@ -164,7 +164,7 @@ class PrometheusTest(DaemonTest):
         eventually(lambda: prometheus.firing() == set(), "EplbdReloadFailed clears", 20, 0.2)
 
     def test_down_fires_and_clears(self) -> None:
-        daemon = self.daemon()
+        daemon = self.daemon(mode="observe")  # active, it would miss its workers
         prometheus = self.prometheus(daemon)
         daemon.kill()
         eventually(lambda: "EplbdDown" in prometheus.firing(), "EplbdDown fires", 20, 0.2)
