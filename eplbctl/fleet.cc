@@ -34,11 +34,6 @@ struct Publisher {
   std::vector<uint32_t> gpu_tokens;  // [layers, gpus], running
 };
 
-template <typename T>
-PackedArray<T> packed(const std::vector<T>& values) {
-  return PackedArray<T>(std::as_bytes(std::span(values)));
-}
-
 }  // namespace
 
 std::string simulated_source(int32_t index) { return "sim" + std::to_string(index); }
@@ -130,8 +125,8 @@ struct Fleet::Impl {
     report.steps = 1;
     report.running = follower.running();
     report.cumulative = true;
-    report.counts = packed(source.counts);
-    report.gpu_tokens = packed(source.gpu_tokens);
+    report.counts = PackedArray<uint32_t>(source.counts);
+    report.gpu_tokens = PackedArray<uint32_t>(source.gpu_tokens);
     send(source, encode_counts(report));
   }
 
@@ -162,11 +157,7 @@ struct Fleet::Impl {
     if (report.status == WorkerStatus::applied) {
       report.apply_seconds = to_seconds(follower.apply_time());
     }
-    report.layers = topology.layers;
-    report.logical_experts = topology.logical_experts;
-    report.slots = topology.slots;
-    report.gpus = topology.gpus;
-    report.physical_to_logical = packed(follower.serving().map());
+    report.set_map(topology, follower.serving());
     send(source, encode_state(report));
     state_due = Clock::now() + kStateEvery;
   }

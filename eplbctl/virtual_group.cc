@@ -24,11 +24,6 @@ RebalancerState known_start(const Topology& topology) {
   return state;
 }
 
-template <typename T>
-PackedArray<T> packed(std::span<const T> values) {
-  return PackedArray<T>(std::as_bytes(values));
-}
-
 }  // namespace
 
 // Something happens: a source reports, or (-1) a decision is due.
@@ -83,7 +78,7 @@ void VirtualGroup::report_counts(int32_t source, std::span<const uint32_t> count
   report.steps = 1;
   report.running = running_;
   report.cumulative = true;
-  report.counts = packed(counters_.report(source, counts));
+  report.counts = PackedArray<uint32_t>(counters_.report(source, counts));
   const IngestResult result = rebalancer_.ingest(report, now);
   if (result.rejected) {
     throw std::runtime_error("the rebalancer refuses these counts: " +
@@ -102,11 +97,7 @@ void VirtualGroup::report_state(Now now) {
                   : running_ == PlacementId{} ? WorkerStatus::idle
                                               : WorkerStatus::applied;
   if (report.status == WorkerStatus::applied) report.apply_seconds = time_.apply_seconds;
-  report.layers = topology_.layers;
-  report.logical_experts = topology_.logical_experts;
-  report.slots = topology_.slots;
-  report.gpus = topology_.gpus;
-  report.physical_to_logical = packed(std::span(serving_.map()));
+  report.set_map(topology_, serving_);
   rebalancer_.observe(report, now);
 }
 

@@ -77,11 +77,6 @@ RebalancerState start_of(const Placement& current) {
 
 Now at(double now) { return {TimePoint(kEpoch + from_seconds(now)), kEpochSeconds + now}; }
 
-template <typename T>
-PackedArray<T> packed(std::span<const T> values) {
-  return PackedArray<T>(std::as_bytes(values));
-}
-
 }  // namespace
 }  // namespace eplbd
 
@@ -112,7 +107,7 @@ struct eplb_rebalancer {
     report.ts = kEpochSeconds + until;
     report.steps = steps;
     report.running = rebalancer.group().running();
-    report.counts = packed(counts);
+    report.counts = PackedArray<uint32_t>(counts);
     const IngestResult result = rebalancer.ingest(report, now);
     if (result.rejected) reject("now", "two calls cannot count the same moment");
     counted_until = until;
@@ -127,11 +122,7 @@ struct eplb_rebalancer {
     state.running = running;
     state.status = WorkerStatus::applied;
     state.apply_seconds = apply_seconds;
-    state.layers = topology.layers;
-    state.logical_experts = topology.logical_experts;
-    state.slots = topology.slots;
-    state.gpus = topology.gpus;
-    state.physical_to_logical = packed(std::span(placement.map()));
+    state.set_map(topology, placement);
     rebalancer.observe(state, now);
   }
 

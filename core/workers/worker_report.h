@@ -24,6 +24,7 @@ class PackedArray {
   PackedArray() = default;
   // Requires: bytes.size() % sizeof(T) == 0.
   explicit PackedArray(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  explicit PackedArray(std::span<const T> values) : bytes_(std::as_bytes(values)) {}
   size_t size() const { return bytes_.size() / sizeof(T); }
   bool empty() const { return bytes_.empty(); }
   T operator[](size_t index) const {
@@ -78,6 +79,15 @@ struct StateReport {
   int64_t slots = 0;
   int64_t gpus = 0;
   PackedArray<int32_t> physical_to_logical;  // [layers, slots]
+
+  // The shape, and a view of the map: `placement` outlives it.
+  void set_map(const Topology& topology, const Placement& placement) {
+    layers = topology.layers;
+    logical_experts = topology.logical_experts;
+    slots = topology.slots;
+    gpus = topology.gpus;
+    physical_to_logical = PackedArray<int32_t>(placement.map());
+  }
 };
 
 // Why a message was dropped whole. The label values of eplbd_counts_rejected_total{reason}.
