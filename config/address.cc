@@ -79,7 +79,7 @@ AddressCheck check_zmq_address(std::string_view address) {
   if (at->bracketed || (at->host != "*" && !is_interface(at->host))) {
     return {"must name an IP address, * or a network interface to bind, as tcp://127.0.0.1:15557"};
   }
-  return {{}, at->host == "lo"};
+  return {{}, at->host == "lo", at->host != "*"};
 }
 
 AddressCheck check_http_address(std::string_view address) {

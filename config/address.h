@@ -19,6 +19,7 @@ std::optional<HostPort> split_host_port(std::string_view address);
 struct AddressCheck {
   std::optional<std::string> problem;  // "must be ...": it is none
   bool loopback = false;               // reachable from this machine alone
+  bool interface = false;              // its host is the name of a network interface
 };
 
 // tcp://HOST:PORT (HOST an IP address, * or a network interface; PORT a number, * for any free

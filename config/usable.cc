@@ -38,7 +38,8 @@ void check_keys(Findings& in, const SecurityOptions& security) {
 }
 
 void check_address(Findings& in, const std::string& key, const std::string& address) {
-  if (!in.sound(key) || check_zmq_address(address).problem) return;
+  const AddressCheck check = check_zmq_address(address);
+  if (!in.sound(key) || check.problem) return;
   if (address.starts_with("ipc://")) {
     const auto folder = std::filesystem::path(address.substr(6)).parent_path();
     std::error_code error;
@@ -49,8 +50,7 @@ void check_address(Findings& in, const std::string& key, const std::string& addr
     return;
   }
   const auto at = split_host_port(address.substr(6));
-  const bool is_name = at->host.find_first_not_of("0123456789.:abcdefABCDEF*") != std::string::npos;
-  if (is_name && if_nametoindex(at->host.c_str()) == 0) {
+  if (check.interface && if_nametoindex(at->host.c_str()) == 0) {
     in.problem(key, "this machine has no network interface " + eplbd::quoted(at->host));
   }
 }
