@@ -34,12 +34,6 @@ struct OrderResult {
 };
 using OrderDone = std::function<void(OrderResult)>;
 
-// With problems it is degraded; without, and with no worker heard for workers.timeout, waiting.
-enum class Health { healthy, waiting, degraded };
-constexpr auto names(Health) {
-  return std::to_array<std::string_view>({"healthy", "waiting", "degraded"});
-}
-
 class Deployment {
  public:
   // What it works with outlives it. `recovered`: the state as it was found, or nothing.
@@ -85,7 +79,6 @@ class Deployment {
   double started() const { return started_; }
   Snapshot snapshot(Now now) const;
   std::vector<Problem> problems(Now now) const;
-  Health health(Now now) const;
   // The newest state report, as its sender put it.
   struct GroupReport {
     std::string source;

@@ -82,9 +82,4 @@ std::vector<Problem> Deployment::problems(Now now) const {
   return problems;
 }
 
-Health Deployment::health(Now now) const {
-  if (!problems(now).empty()) return Health::degraded;
-  return rebalancer_.live_sources(now) > 0 ? Health::healthy : Health::waiting;
-}
-
 }  // namespace eplbd

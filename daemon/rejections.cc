@@ -39,11 +39,6 @@ const RejectedSender& Rejections::add(const Rejection& rejection, std::string_vi
   return *entry;
 }
 
-const RejectedSender* Rejections::newest() const {
-  const auto newest = std::ranges::max_element(senders_, earlier);
-  return newest == senders_.end() ? nullptr : &*newest;
-}
-
 std::vector<Problem> Rejections::problems(Duration recent, Now now) const {
   std::vector<Problem> problems;
   for (const RejectedSender& sender : senders_) {

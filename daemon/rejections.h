@@ -34,7 +34,6 @@ class Rejections {
                             const Topology& topology, Now now);
 
   const std::vector<RejectedSender>& senders() const { return senders_; }
-  const RejectedSender* newest() const;  // null: none was dropped
   // Of who had more than one message dropped, the newest of them less than `recent` ago.
   std::vector<Problem> problems(Duration recent, Now now) const;
 

@@ -20,7 +20,18 @@ constexpr size_t kMovesShown = 512;  // of an update
 // For people and plots: four digits after the point are plenty, and a third of the bytes.
 double rounded(double value) { return std::round(value * 1e4) / 1e4; }
 
+// With problems it is degraded; without, and with no worker heard for workers.timeout, waiting.
+enum class Health { healthy, waiting, degraded };
+constexpr auto names(Health) {
+  return std::to_array<std::string_view>({"healthy", "waiting", "degraded"});
+}
+Health health_of(const Snapshot& snap) {
+  if (!snap.problems.empty()) return Health::degraded;
+  return snap.workers > 0 ? Health::healthy : Health::waiting;
+}
+
 Json number_or_null(double value) { return value > 0 ? Json(value) : Json(nullptr); }
+Json text_or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
 
 Json rounded_list(std::span<const double> values) {
   Json list = Json::array();
@@ -93,18 +104,23 @@ Json moved_json(const Topology& topology, const PlacementUpdate& update) {
   return list;
 }
 
+// Without its map and moves.
+Json update_json(const PlacementUpdate& update) {
+  return {{"term", update.id.term},
+          {"version", update.id.version},
+          {"ts", number_or_null(update.unix_seconds)},
+          {"reason", to_string(update.reason)},
+          {"imbalance_before", number_or_null(update.imbalance_before)},
+          {"imbalance_after", number_or_null(update.imbalance_after)},
+          {"changed_layers", update.changed_layers.size()}};
+}
+
 Json updates_json(const Topology& topology, const Journal& journal) {
   Json list = Json::array();
   for (const PlacementUpdate& update : journal.updates()) {
-    list.push_back({{"term", update.id.term},
-                    {"version", update.id.version},
-                    {"ts", update.unix_seconds},
-                    {"reason", to_string(update.reason)},
-                    {"imbalance_before", number_or_null(update.imbalance_before)},
-                    {"imbalance_after", number_or_null(update.imbalance_after)},
-                    {"changed_layers", update.changed_layers.size()},
-                    {"moves", update.moves.size()},
-                    {"moved", moved_json(topology, update)}});
+    list.push_back(update_json(update));
+    list.back()["moves"] = update.moves.size();
+    list.back()["moved"] = moved_json(topology, update);
   }
   return list;
 }
@@ -140,15 +156,14 @@ Json group_json(const Deployment& deployment, Now now) {
   return {{"source", report->source},
           {"status", to_string(report->status)},
           {"layers_done", report->layers_done < 0 ? Json(nullptr) : Json(report->layers_done)},
-          {"error", report->error.empty() ? Json(nullptr) : Json(report->error)},
+          {"error", text_or_null(report->error)},
           {"heard_seconds_ago", rounded(to_seconds(now.steady - report->at))},
           {"term", report->running.term},
           {"version", report->running.version}};
 }
 
-// A sentence, where nobody counts: since when, and who was heard last.
-Json waiting_json(const Deployment& deployment, const Endpoints& endpoints, Now now) {
-  if (deployment.health(now) != Health::waiting) return nullptr;
+// Where nobody counts: since when, and who was heard last.
+std::string waiting_for(const Deployment& deployment, const Endpoints& endpoints, Now now) {
   const auto& report = deployment.group_report();
   const auto& sources = deployment.rebalancer().sources().sources();
   const SourceTable::Map::value_type* last = nullptr;
@@ -175,8 +190,8 @@ Json waiting_json(const Deployment& deployment, const Endpoints& endpoints, Now 
 Json rejected_json(const Rejections& rejections) {
   Json list = Json::array();
   for (const RejectedSender& sender : rejections.senders()) {
-    list.push_back({{"source", sender.source.empty() ? Json(nullptr) : Json(sender.source)},
-                    {"peer", sender.peer.empty() ? Json(nullptr) : Json(sender.peer)},
+    list.push_back({{"source", text_or_null(sender.source)},
+                    {"peer", text_or_null(sender.peer)},
                     {"reason", to_string(sender.reason)},
                     {"detail", sender.text},
                     {"times", sender.times},
@@ -238,7 +253,7 @@ std::string status_json(const Deployment& deployment, const Endpoints& endpoints
   const Rebalancer& rebalancer = deployment.rebalancer();
   const Snapshot snap = deployment.snapshot(now);
   std::vector<std::string> problems;
-  for (Problem& problem : deployment.problems(now)) problems.push_back(std::move(problem.text));
+  for (const Problem& problem : snap.problems) problems.push_back(problem.text);
   const double paused_until = rebalancer.paused_until();
   Json json;
   json["deployment"] = deployment.name();
@@ -249,11 +264,12 @@ std::string status_json(const Deployment& deployment, const Endpoints& endpoints
   json["paused"] = snap.paused;
   json["paused_until"] = snap.paused ? number_or_null(paused_until) : Json(nullptr);
   json["leader"] = snap.leader;
-  const Health health = deployment.health(now);
+  const Health health = health_of(snap);
   json["health"] = to_string(health);
   json["healthy"] = health == Health::healthy;
   json["problems"] = problems;
-  json["waiting_for"] = waiting_json(deployment, endpoints, now);
+  json["waiting_for"] =
+      health == Health::waiting ? Json(waiting_for(deployment, endpoints, now)) : Json(nullptr);
   json["endpoints"] = {{"counts", endpoints.counts},
                        {"placements", endpoints.placements},
                        {"http", endpoints.http},
@@ -279,14 +295,8 @@ std::string versions_json(const Deployment& deployment) {
   const PlacementLog& log = deployment.rebalancer().state().placements;
   Json list = Json::array();
   const auto add = [&](const PlacementUpdate& update) {
-    list.push_back({{"term", update.id.term},
-                    {"version", update.id.version},
-                    {"ts", number_or_null(update.unix_seconds)},
-                    {"reason", to_string(update.reason)},
-                    {"imbalance_before", number_or_null(update.imbalance_before)},
-                    {"imbalance_after", number_or_null(update.imbalance_after)},
-                    {"changed_layers", update.changed_layers.size()},
-                    {"gpus_down", update.gpus_down}});
+    list.push_back(update_json(update));
+    list.back()["gpus_down"] = update.gpus_down;
   };
   add(log.published);
   for (const PlacementUpdate& earlier : log.history) add(earlier);
