@@ -27,7 +27,7 @@ class _Sized(ctypes.Structure):
 
     def __init__(self) -> None:
         super().__init__()
-        getattr(library(), self._initialise)(ctypes.byref(self))
+        getattr(load(), self._initialise)(ctypes.byref(self))
 
 
 class Error(ctypes.Structure):
@@ -141,7 +141,7 @@ def _open() -> ctypes.CDLL:
     return ctypes.CDLL(str(beside) if beside.exists() else _NAME)
 
 
-def library() -> ctypes.CDLL:
+def load() -> ctypes.CDLL:
     """The one in $EPLB_LIBRARY, the one that came with this package, or the system's."""
     global _loaded
     if _loaded is None:
@@ -160,7 +160,7 @@ def library() -> ctypes.CDLL:
 def call(name: str, *arguments: Any, names: Mapping[str, str] = {}) -> None:
     """Calls it. `names`: what the caller's Python calls the arguments of C."""
     error = Error()
-    status = getattr(library(), name)(*arguments, ctypes.byref(error))
+    status = getattr(load(), name)(*arguments, ctypes.byref(error))
     if status == _OK:
         return
     message = error.message.decode(errors="replace")

@@ -77,7 +77,7 @@ class Rebalancer:
         handle = ctypes.c_void_p()
         _library.call("eplb_rebalancer_new", shape, chosen, _arrays.real(now, "now"), ctypes.byref(handle))
         self._handle = handle
-        weakref.finalize(self, _library.library().eplb_rebalancer_free, handle)
+        weakref.finalize(self, _library.load().eplb_rebalancer_free, handle)
 
     def add(self, counts: Any, seconds: float, now: float, steps: int = 1) -> None:
         """[layers, logical_experts] routed tokens of the `seconds` that end at `now`, in so many forward passes."""
