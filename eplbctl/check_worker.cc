@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "eplbctl/check_worker.h"
 
-#include <ctime>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -17,13 +16,6 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kAskEvery = std::chrono::milliseconds(200);
-
-std::string clock_time(double unix_seconds) {
-  const auto seconds = static_cast<std::time_t>(unix_seconds);
-  std::tm local{};
-  localtime_r(&seconds, &local);
-  return format("{:02}:{:02}:{:02}", local.tm_hour, local.tm_min, local.tm_sec);
-}
 
 // What became of each sender's messages.
 class Verdict {
@@ -82,7 +74,7 @@ void print(const json& message, bool as_json) {
   }
   const std::string type =
       message.at("type").is_null() ? "" : message.at("type").get<std::string>() + ": ";
-  std::cout << format("{} {:5} {}: {}{}", clock_time(message.at("ts")),
+  std::cout << format("{} {:5} {}: {}{}", local_time(message.at("ts"), "%T"),
                       message.at("taken").get<bool>() ? "right" : "WRONG",
                       message.at("sender").get<std::string>(), type,
                       message.at("detail").get<std::string>())

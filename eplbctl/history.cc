@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "eplbctl/history.h"
 
-#include <ctime>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -14,11 +13,7 @@ using nlohmann::json;
 
 std::string date(const json& ts) {
   if (!ts.is_number()) return "-";
-  const auto seconds = static_cast<std::time_t>(ts.get<double>());
-  std::tm local{};
-  localtime_r(&seconds, &local);
-  char text[32];
-  return {text, std::strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &local)};
+  return local_time(ts.get<double>(), "%F %T");
 }
 
 std::string imbalance(const json& value) {

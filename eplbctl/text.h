@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <ctime>
 #include <string>
 
 namespace eplbd {
@@ -33,6 +34,15 @@ inline std::string duration_words(double seconds) {
   if (whole < 3600) return words(whole / 60, "m", whole % 60, "s");
   if (whole < 86400) return words(whole / 3600, "h", whole % 3600 / 60, "m");
   return words(whole / 86400, "d", whole % 86400 / 3600, "h");
+}
+
+// Unix seconds as this place's clock shows them; `pattern` is strftime's.
+inline std::string local_time(double unix_seconds, const char* pattern) {
+  const auto seconds = static_cast<std::time_t>(unix_seconds);
+  std::tm local{};
+  localtime_r(&seconds, &local);
+  char text[32];
+  return {text, std::strftime(text, sizeof(text), pattern, &local)};
 }
 
 }  // namespace eplbd
