@@ -6,6 +6,7 @@
 
 #include "core/model/migration.h"
 #include "eplbctl/errors.h"
+#include "tests/core/shapes.h"
 
 namespace eplbd {
 namespace {
@@ -26,11 +27,7 @@ TEST_CASE("an engine's way is its own configuration, or what is written over it"
 
 // Rebuilds by hand at each interval from the window's sum, and serves what the group must serve.
 TEST_CASE("an engine rebuilds at its interval from its window, and serves it once applied") {
-  Topology topology;
-  topology.layers = 2;
-  topology.logical_experts = 8;
-  topology.slots = 12;
-  topology.gpus = 4;
+  const Topology topology = make_topology(2, 8, 12, 4);
   const auto policy = make_scratch_policy({.policy = Policy::deepseek});
   struct Case {
     EngineOptions engine;
