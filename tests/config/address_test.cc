@@ -34,6 +34,17 @@ TEST_CASE("ZeroMQ addresses: those that bind, and which are loopback", "[config]
   CHECK(check_zmq_address("ipc://" + std::string(108, 'x')).problem);
 }
 
+TEST_CASE("a host that is no address is an interface, hexadecimal or not", "[config]") {
+  for (const char* address : {"tcp://eth0:1", "tcp://fe0:1", "tcp://lo:*"}) {
+    INFO(address);
+    CHECK(check_zmq_address(address).interface);
+  }
+  for (const char* address : {"tcp://127.0.0.1:1", "tcp://[fe80::1]:1", "tcp://*:1", "ipc:///x"}) {
+    INFO(address);
+    CHECK_FALSE(check_zmq_address(address).interface);
+  }
+}
+
 TEST_CASE("HTTP addresses are an IP address and a port", "[config]") {
   CHECK(check_http_address("127.0.0.1:9877").loopback);
   CHECK(check_http_address("[::1]:0").loopback);
