@@ -51,6 +51,7 @@ struct Decision {
   Verdict verdict = Verdict::no_counts;
   double imbalance = 0;        // of the placement in force, now; 0: no tokens
   double worst_layer = 0;      // imbalance of the layer where it is highest
+  int32_t worst_layer_id = 0;  // the model's own number of that layer
   double imbalance_after = 0;  // of the candidate; 0: none was made
   double gain = 0;             // that is expected of the candidate
   double tokens = 0;           // in the window

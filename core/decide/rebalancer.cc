@@ -60,6 +60,7 @@ Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& option
       jump_(topology_),
       group_(topology_, state_.placements, state_.gpus_empty),
       gain_(topology_),
+      last_applied_(state_.placements.published.id),
       clock_ahead_(now.unix_seconds - to_seconds(now.steady.time_since_epoch())),
       started_(now.steady) {
   if (state_.placements.new_term) hold_until_ = now.steady + kHold;
@@ -77,7 +78,7 @@ IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
   window_.add(result.counts, result.covered, now.steady);
   jump_.add(result.counts, result.covered, now.steady, sources_.surprise_of(report.source));
   gain_.add(result.counts);
-  if (!result.gpu_tokens.empty()) {
+  if (!result.gpu_tokens.empty() && now.steady - result.covered >= in_force_since_) {
     if (!gpu_window_) {
       gpu_window_.emplace(result.gpu_tokens.size(), rate_half_life(options_.window));
     }
@@ -87,15 +88,24 @@ IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
 }
 
 template <typename Change>
-ObserveResult Rebalancer::change_group(Change change) {
+ObserveResult Rebalancer::change_group(Change change, TimePoint now) {
   const std::optional<Placement> previous =
       group_.pending() ? std::optional(group_.in_force()) : std::nullopt;
   const ObserveResult result = change();
   if (result.applied) {
     apply_seconds_ = result.apply_seconds;
-    gain_.applied(topology_, *previous, group_.in_force());
+    // A group that started anew and takes up what it ran before tells nothing of what that is
+    // worth.
+    const PlacementId running = group_.running();
+    if (std::exchange(last_applied_, running) != running) {
+      gain_.applied(topology_, *previous, group_.in_force());
+    }
   }
   if (result.adopted) gain_.adopted();
+  if (result.applied || result.adopted) {
+    in_force_since_ = now;
+    gpu_window_.reset();
+  }
   note_gpus();
   return result;
 }
@@ -108,7 +118,7 @@ ObserveResult Rebalancer::observe(const StateReport& report, Now now) {
     if (std::isfinite(report.apply_seconds) && report.apply_seconds >= 0) {
       apply_seconds_ = report.apply_seconds;
     }
-    result = change_group([&] { return group_.report(report, now); });
+    result = change_group([&] { return group_.report(report, now); }, now.steady);
   }
   if (sender.rejected) result.rejected = sender.rejected;
   result.duplicate = sender.duplicate;
@@ -130,7 +140,8 @@ ObserveResult Rebalancer::advance(Now now) {
       group_.reported_at() && now.steady - *group_.reported_at() <= options_.workers.timeout;
   if (!reported && now.steady >= hold_until_) {
     if (const auto agreed = sources_.agreed_placement(now.steady)) {
-      const ObserveResult result = change_group([&] { return group_.counts_name(*agreed, now); });
+      const ObserveResult result =
+          change_group([&] { return group_.counts_name(*agreed, now); }, now.steady);
       if (result.applied || result.adopted || !result.detail.empty()) return result;
     }
   }

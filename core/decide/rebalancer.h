@@ -141,7 +141,8 @@ class Rebalancer {
   std::vector<double> loads(Now now) const;  // [layers, logical_experts] the window
   double tokens(Now now) const { return window_.tokens(now.steady); }
   Duration half_life() const { return window_.half_life(); }
-  double measured_imbalance(Now now) const;  // from gpu_tokens; 0 where none came
+  // From gpu_tokens that came under the placement in force; 0 where none did.
+  double measured_imbalance(Now now) const;
   std::optional<double> gain_realised() const { return gain_.realised(topology_); }
   // By an operator's order, or by the group's report; sorted.
   const std::vector<int32_t>& gpus_down() const { return gpus_down_; }
@@ -202,7 +203,7 @@ class Rebalancer {
 
   // Runs `change` on the group, and tells gain_ what came of it.
   template <typename Change>
-  ObserveResult change_group(Change change);
+  ObserveResult change_group(Change change, TimePoint now);
 
   const Topology topology_;
   RebalancerOptions options_;
@@ -211,10 +212,13 @@ class Rebalancer {
   SourceTable sources_;
   AdaptiveWindow window_;
   JumpDetector jump_;
-  std::optional<TimePoint> jumped_at_;    // the load; it is not answered yet
-  std::optional<LoadWindow> gpu_window_;  // measured tokens [layers, gpus]
+  std::optional<TimePoint> jumped_at_;  // the load; it is not answered yet
+  // Measured tokens [layers, gpus], all of them under the placement in force.
+  std::optional<LoadWindow> gpu_window_;
+  TimePoint in_force_since_{};
   GroupState group_;
   GainTracker gain_;
+  PlacementId last_applied_;
   double apply_seconds_ = 0;  // that the last update took, as the group says
   std::vector<int32_t> gpus_down_;
   bool gpus_ordered_ = false;  // by an operator, and no update saw to it yet

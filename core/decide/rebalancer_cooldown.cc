@@ -73,8 +73,10 @@ Rebalancer::Rule Rebalancer::check_cooldown(TimePoint now) const {
     return Answer{Verdict::cooling_down, "just started: waiting for workers to say what they run"};
   }
   if (!cooling_down(now) || (jumped_at_ && gain_.unpaid() == 0)) return std::nullopt;
-  std::string detail =
-      "the last placement was applied less than " + number(to_seconds(cooldown())) + " s ago";
+  const bool shadow = shadowed_at_ > group_.applied_at();
+  std::string detail = (shadow ? "the last one would have been applied less than "
+                               : "the last placement was applied less than ") +
+                       number(to_seconds(cooldown())) + " s ago";
   if (gain_.unpaid() >= kUnpaidBeforeSlower) {
     detail += "; the last " + std::to_string(gain_.unpaid()) + " updates did not pay";
   }

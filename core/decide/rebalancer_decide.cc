@@ -54,7 +54,9 @@ Decision Rebalancer::begin(const Measured& measured, Now now) const {
   decision.tokens = measured.tokens;
   decision.tokens_per_gpu_step = sources_.tokens_per_gpu_step(now.steady);
   decision.imbalance = measured.imbalance.whole_model;
-  decision.worst_layer = *std::max_element(layers.begin(), layers.end());
+  const auto worst = std::max_element(layers.begin(), layers.end());
+  decision.worst_layer = *worst;
+  decision.worst_layer_id = topology_.layer_id(static_cast<int32_t>(worst - layers.begin()));
   decision.publish_again =
       mode() == Mode::active && group_.due_again(options_.workers.apply_timeout, now.steady);
   return decision;
@@ -90,7 +92,9 @@ Rebalancer::Rule Rebalancer::check_trigger(const Decision& decision) const {
   if (decision.worst_layer <= options_.trigger.imbalance) {
     return Answer{Verdict::balanced, "imbalance " + number(decision.imbalance) +
                                          ", of no layer above " +
-                                         number(options_.trigger.imbalance)};
+                                         number(options_.trigger.imbalance) + ": layer " +
+                                         std::to_string(decision.worst_layer_id) + " has most, " +
+                                         number(decision.worst_layer)};
   }
   return std::nullopt;
 }

@@ -115,8 +115,12 @@ Decision Rebalancer::update_to(MeasuredCandidate candidate, const Measured& meas
   update.changed_layers = layers_by_gain(base, measured, candidate);
   update.moves = moves_between(topology_, base, candidate.placement, state_.gpus_lost);
   update.placement = std::move(candidate.placement);
+  const std::string why = reason == UpdateReason::threshold
+                              ? "layer " + std::to_string(decision.worst_layer_id) + " has " +
+                                    number(decision.worst_layer) + "; "
+                              : "";
   Answer answer{mode() == Mode::active ? Verdict::update : Verdict::would_update,
-                "imbalance " + number(decision.imbalance) + " -> " +
+                why + "imbalance " + number(decision.imbalance) + " -> " +
                     number(decision.imbalance_after) + " with " + std::to_string(decision.moves) +
                     " moves in " + std::to_string(update.changed_layers.size()) + " layers"};
   decision.update = std::move(update);

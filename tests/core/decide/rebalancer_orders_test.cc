@@ -155,6 +155,42 @@ TEST_CASE_METHOD(RebalancerFixture, "Measured imbalance comes from what GPUs rea
   report.gpu_tokens = packed(gpu_tokens);
   rebalancer.ingest(report, at(time));
   CHECK(rebalancer.measured_imbalance(at(time)) == Approx(50.0 / (11.25 + 30)));
+
+  // Of the next placement only what came wholly under it.
+  const Decision next = publish();
+  time += 0.5;
+  report(next.update->id, next.update->placement, WorkerStatus::applied);
+  CHECK(rebalancer.measured_imbalance(at(time)) == 0);
+  const auto measure = [&](double seconds) {
+    time += seconds;
+    CountsReport even = publisher.report(time);
+    std::fill(gpu_tokens.begin(), gpu_tokens.end(), 10);
+    even.gpu_tokens = packed(gpu_tokens);
+    rebalancer.ingest(even, at(time));
+  };
+  measure(0.5);  // it covers a second
+  CHECK(rebalancer.measured_imbalance(at(time)) == 0);
+  measure(1);
+  CHECK(rebalancer.measured_imbalance(at(time)) == 1);
+}
+
+TEST_CASE_METHOD(RebalancerFixture,
+                 "What an update gained is not told of a group that started anew") {
+  const Decision first = publish_and_apply();
+  CHECK_FALSE(rebalancer.gain_realised());
+  send_counts();
+  REQUIRE(rebalancer.gain_realised());
+  CHECK(*rebalancer.gain_realised() > 0);
+  // It starts with the initial placement, and takes up the newest.
+  report({}, Placement::initial(topology));
+  report(first.update->id, first.update->placement, WorkerStatus::applied);
+  send_counts();
+  CHECK_FALSE(rebalancer.gain_realised());
+  publisher.counts = as_counts(skewed_loads(topology, 2));
+  time += 30;
+  publish_and_apply();
+  send_counts();
+  CHECK(rebalancer.gain_realised());
 }
 
 TEST_CASE_METHOD(RebalancerFixture, "Changing the window's length loses no load") {

@@ -8,6 +8,7 @@
 
 using namespace eplbd;
 using Catch::Matchers::Contains;
+using Catch::Matchers::StartsWith;
 
 TEST_CASE_METHOD(RebalancerFixture, "A fresh start holds its first decision two seconds") {
   time = 0;
@@ -310,12 +311,16 @@ TEST_CASE_METHOD(RebalancerFixture, "One layer above the threshold is enough") {
   CHECK(settled.worst_layer > 1.05);
   INFO(settled.imbalance << " worst " << settled.worst_layer);
   CHECK(settled.verdict == Verdict::balanced);
+  CHECK(settled.worst_layer_id == 0);
+  CHECK_THAT(settled.detail, Contains("layer 0 has most, "));
   // The whole model stays below settle.
   options.trigger.settle = settled.imbalance + 0.001;
   options.trigger.imbalance = (settled.imbalance + settled.worst_layer) / 2;
   REQUIRE(options.trigger.imbalance > settled.imbalance);
   rebalancer.set_options(options, at(time));
-  CHECK(decide().verdict == Verdict::update);
+  const Decision acted = decide();
+  CHECK(acted.verdict == Verdict::update);
+  CHECK_THAT(acted.detail, StartsWith("layer 0 has "));
 }
 
 TEST_CASE("Where the group said that applying is slow, an update spends more") {
