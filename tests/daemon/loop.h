@@ -11,7 +11,7 @@ namespace eplbd {
 
 template <typename Condition>
 bool run_until(boost::asio::io_context& io, Condition condition,
-               std::chrono::seconds deadline = std::chrono::seconds(20)) {
+               std::chrono::seconds deadline = std::chrono::seconds(60)) {
   const auto end = std::chrono::steady_clock::now() + deadline;
   while (!condition()) {
     if (std::chrono::steady_clock::now() > end) return false;

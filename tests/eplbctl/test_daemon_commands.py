@@ -157,7 +157,7 @@ class Commands(DaemonTest):
         # A group of another shape than the configuration's, until it goes.
         self.end(self.fleet)
         self.start_fleet(60, "--slots", "48")
-        status = eventually(lambda: (s := self.status())["problems"] and s, "a problem", 20)
+        status = eventually(lambda: (s := self.status())["problems"] and s, "a problem")
         self.assertFalse(status["healthy"])
         text = self.ctl("status", expect=1)
         self.assertIn("DEGRADED", text)

@@ -56,9 +56,9 @@ class Limits(DaemonTest):
         name = "counts_tokens_total"
         before = self.subject.metrics()(name)
         self.good.counts(LOAD)
-        eventually(lambda: self.subject.metrics()(name) >= before + LOAD.sum(), "counted", 20)
+        eventually(lambda: self.subject.metrics()(name) >= before + LOAD.sum(), "counted")
         beats = len(self.follower.heartbeats)
-        eventually(lambda: self.follower.poll(0.1) or len(self.follower.heartbeats) > beats, "beat", 20)
+        eventually(lambda: self.follower.poll(0.1) or len(self.follower.heartbeats) > beats, "beat")
         self.assertEqual(self.subject.get("/healthz")[0], 200)
 
     def resident(self) -> float:
@@ -87,7 +87,7 @@ class Limits(DaemonTest):
         self.flood(peer, lambda: peer.send(**frames))
         self.assertLess(self.subject.usage()[1] - before, MOST_MIB_OF_A_CONNECTION)
         self.others_are_served()
-        eventually(lambda: self.resident() < before + 64, "given back", 20)
+        eventually(lambda: self.resident() < before + 64, "given back")
 
     def test_a_message_of_endless_large_frames(self):
         self.expect_bounded(self.subject.counts, b"PUB", frame=bytes(MIB), more=True)
@@ -241,7 +241,7 @@ class Limits(DaemonTest):
         self.subject.reload(trigger={"interval": "30d"})
         self.subject.reload(trigger={"interval": "20ms"}, mode="active")
         self.good.counts(LOAD * 5)
-        eventually(lambda: self.follower.poll(0.05), "an update", 10)
+        eventually(lambda: self.follower.poll(0.05), "an update")
 
 
 class Descriptors(DaemonTest):
@@ -273,7 +273,7 @@ class Descriptors(DaemonTest):
                 host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
                 for _ in range(200):
                     idle.append(socket.create_connection((host, int(port)), 5))
-                eventually(lambda: subject.get("/healthz")[0] == 200, "answers", 10)
+                eventually(lambda: subject.get("/healthz")[0] == 200, "answers")
                 before = subject.metrics()("counts_messages_total")
                 good.counts(LOAD)
                 eventually(lambda: subject.metrics()("counts_messages_total") > before, "counted")

@@ -52,7 +52,7 @@ class Saves(NamesTest):
                 return None
             return "saved" if self.highest > before else None
 
-        return eventually(done, "the planned call, or a save without it", 20)
+        return eventually(done, "the planned call, or a save without it")
 
     def restart(self):
         if self.subject.process.poll() is None:

@@ -137,7 +137,7 @@ class Daemon:
 
     def start(self) -> Daemon:
         self.begin()
-        eventually(self._answers, "eplbd answers on its control socket", 20)
+        eventually(self._answers, "eplbd answers on its control socket")
         self.status = self.get_json("/api/v1/status")
         endpoints = self.status["endpoints"]
         # libzmq names a loopback port of its IPv6 socket the mapped way.
@@ -240,7 +240,7 @@ class Daemon:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), peak
 
 
-def eventually(condition, what: str, timeout: float = 10.0, poll: float = 0.01):
+def eventually(condition, what: str, timeout: float = 30.0, poll: float = 0.01):
     """What `condition` returns once it is true. Fails, naming `what`, when it never is."""
     deadline = time.monotonic() + timeout
     while True:

@@ -100,7 +100,7 @@ class ApplyProtocol(DaemonTest):
         identity, _ = self.update()
         started = time.monotonic()
         self.wait_messages(identity, 4)
-        self.assertAlmostEqual(time.monotonic() - started, 3.0, delta=0.8)
+        self.assertGreater(time.monotonic() - started, 2.2, "each after its timeout")
         self.assertGreater(self.verdict("apply_failed"), 0)
         self.assertEqual(self.subject.placement()[0], identity)
 
@@ -201,7 +201,7 @@ class ApplyProtocol(DaemonTest):
         self.subject.start()
         self.counter.connected()
         self.counter.running = future
-        eventually(lambda: self.count() or self.follower.poll(0.02), "a placement", 10)
+        eventually(lambda: self.count() or self.follower.poll(0.02), "a placement")
         self.assertEqual(self.follower.held[0], (future[0] + 1, 8))
         self.assertEqual(self.follower.message["reason"], "recovered")
         np.testing.assert_array_equal(self.follower.held[1], INITIAL)

@@ -72,7 +72,7 @@ class Group:
         self.balanced_before = self.daemon.metrics().by_label(
             "decisions_total", "verdict"
         ).get("balanced", 0)
-        eventually(balanced, "the daemon finds the group balanced", 20)
+        eventually(balanced, "the daemon finds the group balanced")
 
 
 class EndToEnd(DaemonTest):

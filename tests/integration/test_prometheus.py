@@ -106,7 +106,7 @@ class PrometheusTest(DaemonTest):
         )
         self.assertEqual(prometheus.value("eplbd_counts_tokens_total"), tokens.sum())
         self.assertEqual(prometheus.value('eplbd_mode{mode="observe"}'), 1)
-        eventually(lambda: prometheus.value("eplbd_imbalance"), "the imbalance", 10, 0.1)
+        eventually(lambda: prometheus.value("eplbd_imbalance"), "the imbalance", 30, 0.1)
         self.assertEqual(len(prometheus.query("eplbd_layer_imbalance")), SHAPE["layers"])
         self.assertEqual(len(prometheus.query("eplbd_gpu_load_ratio")), SHAPE["gpus"])
         for labels, _ in prometheus.query('{__name__=~"eplbd_.+|process_.+"}'):
@@ -161,15 +161,15 @@ class PrometheusTest(DaemonTest):
             lambda: prometheus.firing() == {"EplbdReloadFailed"}, "EplbdReloadFailed fires", 20, 0.2
         )
         daemon.reload(trigger={"imbalance": 1.2})
-        eventually(lambda: prometheus.firing() == set(), "EplbdReloadFailed clears", 20, 0.2)
+        eventually(lambda: prometheus.firing() == set(), "EplbdReloadFailed clears", 30, 0.2)
 
     def test_down_fires_and_clears(self) -> None:
         daemon = self.daemon(mode="observe")  # active, it would miss its workers
         prometheus = self.prometheus(daemon)
         daemon.kill()
-        eventually(lambda: "EplbdDown" in prometheus.firing(), "EplbdDown fires", 20, 0.2)
+        eventually(lambda: "EplbdDown" in prometheus.firing(), "EplbdDown fires", 30, 0.2)
         daemon.start()
-        eventually(lambda: prometheus.firing() == set(), "EplbdDown clears", 20, 0.2)
+        eventually(lambda: prometheus.firing() == set(), "EplbdDown clears", 30, 0.2)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Sources(DaemonTest):
             return all(found[key] == value for key, value in wanted.items())
 
         try:
-            eventually(reached, "", 3)
+            eventually(reached, "")
         except AssertionError:
             raise AssertionError(f"wanted {wanted}, found {self.figures()}") from None
 

@@ -117,7 +117,7 @@ class Subscribers(DaemonTest):
         first = self.follower()
         self.update(1, [first])
         crowd = [self.follower() for _ in range(MANY)]
-        eventually(lambda: all(f.held[0] == first.held[0] or f.poll(0) for f in crowd), "all", 5)
+        eventually(lambda: all(f.held[0] == first.held[0] or f.poll(0) for f in crowd), "all")
         repeats = sum(1 for m in crowd[0].seen)
         self.assertLess(repeats, MANY)
 
