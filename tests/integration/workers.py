@@ -65,7 +65,7 @@ class Publisher:
         self.sequence = 0
         self.totals = self.gpu_totals = None
 
-    def connected(self, timeout: float = 5.0) -> Publisher:
+    def connected(self, timeout: float = 30.0) -> Publisher:
         """Waits until the daemon subscribes; after a restart, until it does so anew."""
         deadline = time.monotonic() + timeout
         subscribed = False
