@@ -81,7 +81,8 @@ std::string describe(const YamlNode& node) {
   if (text.size() > kShown) {
     size_t end = kShown;
     while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-    text = text.substr(0, end) + "...";
+    text.resize(end);
+    text += "...";
   }
   if (node.plain && find_unprintable(text, "\t\r\n") == text.size()) return "is " + text;
   return "is the text " + quoted(text);

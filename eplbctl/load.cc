@@ -63,9 +63,8 @@ std::vector<std::string> on_this_machine(std::vector<std::string> addresses) {
 
 // The flags, with the daemon's configuration under them.
 struct Setup {
-  explicit Setup(const LoadOptions& options) : fleet(options.fleet) {
+  explicit Setup(const LoadOptions& options) : fleet(options.fleet), http(HttpOptions().listen) {
     fleet.deployment = kDefaultDeployment;
-    http = HttpOptions().listen;
     topology.slots = kDefaultSlots;
     topology.gpus = kDefaultGpus;
     topology.layers = MixtureOptions().layers;

@@ -72,7 +72,7 @@ void restrict_access(const std::string& path, const std::string& group) {
 }  // namespace
 
 struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
-  Impl(asio::io_context& loop, HttpHandler handler, HttpLimits limits)
+  Impl(asio::io_context& loop, HttpHandler handler, const HttpLimits& limits)
       : io(loop), shared(std::make_shared<HttpShared>(std::move(handler), limits)), retry(loop) {}
 
   template <typename Acceptor>
@@ -126,7 +126,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
   asio::steady_timer retry;
 };
 
-HttpServer::HttpServer(asio::io_context& io, HttpHandler handler, HttpLimits limits)
+HttpServer::HttpServer(asio::io_context& io, HttpHandler handler, const HttpLimits& limits)
     : impl_(std::make_shared<Impl>(io, std::move(handler), limits)) {}
 
 HttpServer::~HttpServer() { impl_->stop(); }

@@ -53,7 +53,7 @@ struct HttpLimits {
 
 class HttpServer {
  public:
-  HttpServer(boost::asio::io_context& io, HttpHandler handler, HttpLimits limits = {});
+  HttpServer(boost::asio::io_context& io, HttpHandler handler, const HttpLimits& limits = {});
   ~HttpServer();  // closes everything
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;

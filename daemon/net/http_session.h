@@ -22,7 +22,7 @@ class HttpSession;
 
 // What the connections of one server have in common.
 struct HttpShared {
-  HttpShared(HttpHandler request_handler, HttpLimits http_limits)
+  HttpShared(HttpHandler request_handler, const HttpLimits& http_limits)
       : handler(std::move(request_handler)), limits(http_limits) {}
   HttpHandler handler;
   HttpLimits limits;

@@ -2,6 +2,7 @@
 #include "core/balance/scratch/start.h"
 
 #include <algorithm>
+#include <cassert>
 #include <limits>
 
 #include "core/balance/descending.h"
@@ -112,6 +113,7 @@ int32_t Start::make_room(RegionState& state, int32_t expert) {
     least = peak;
     passed = slot;
   }
+  assert(passed >= 0);
   const int32_t gpu = state.gpu_of(passed);
   const int32_t other = state.expert_at[passed];
   const int32_t last = gpu * state.slots_per_gpu + --filled_[gpu];
