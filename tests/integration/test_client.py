@@ -5,6 +5,8 @@ import json
 import os
 import re
 import subprocess
+import threading
+import time
 import unittest
 
 import numpy as np
@@ -19,6 +21,15 @@ except ImportError as error:
     raise unittest.SkipTest(f"clients/python is not in PYTHONPATH: {error}") from error
 
 EXPERTS, GPUS = SHAPE["logical_experts"], SHAPE["gpus"]
+
+
+def documented() -> dict:
+    """What the code of docs/wire.md defines."""
+    page = (ROOT / "docs" / "wire.md").read_text("utf-8")
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(compile(code, "docs/wire.md", "exec"), names)
+    return names
 
 
 class Client(DaemonTest):
@@ -59,25 +70,59 @@ class Client(DaemonTest):
             self.assertEqual(before, 0)
             self.assertEqual(publisher.errors, 0)
 
-    def test_the_worker_in_the_documentation_works(self):
-        page = (ROOT / "docs" / "wire.md").read_text("utf-8")
-        code = re.search(r"```python\n(.*?)```", page, re.S)[1]
-        names: dict = {}
-        exec(compile(code, "docs/wire.md", "exec"), names)
-        daemon = self.daemon()
-        counter = names["Counter"](daemon.counts, "test", "doc", SHAPE["layers"], EXPERTS)
-        follower = names["Follower"](daemon.placements, "test")
-        self.addCleanup(counter.socket.close)
-        self.addCleanup(follower.socket.close)
+    def test_the_worker_in_the_documentation_follows(self):
+        daemon = self.daemon(workers={"apply_timeout": "1s"})
+        base = initial_map(**SHAPE)
         load = skewed_load(2, **SHAPE)
+        moved = []
 
-        def follow():
-            counter.publish(load, 1, *follower.held)
-            return follower.poll(20) is not None
+        def move_weights(old, new):
+            moved.append((old, new))
+            if len(moved) == 1:
+                raise RuntimeError("no memory on GPU 3")
 
-        eventually(follow, "a placement")
-        self.assertEqual(follower.held[1], 1)
-        eventually(lambda: follow() or daemon.metrics()("workers_behind") == 0, "it is applied")
+        def forward_pass(table):
+            applied = daemon.metrics()("apply_seconds_count")
+            return None if applied or time.monotonic() > deadline else load
+
+        deadline = time.monotonic() + 30
+        code = documented()
+        counter = code["Counter"](daemon.counts, "test", "doc", SHAPE["layers"], EXPERTS)
+        self.addCleanup(counter.socket.close)
+        head = self.head_in_the_documentation(daemon, base)
+        code["serve"](counter, head, forward_pass, move_weights)
+        self.assertGreaterEqual(daemon.metrics()("apply_failures_total"), 1)
+        self.assertIn("no memory on GPU 3", daemon.log())
+        (first_old, first), (second_old, second) = moved
+        for old in (first_old, second_old):
+            np.testing.assert_array_equal(old, base)
+        np.testing.assert_array_equal(first, second, "the same one, tried again")
+        self.assertEqual(violations(second, EXPERTS, GPUS, base), [])
+        self.assertEqual(head.running, daemon.placement()[0])
+
+    def head_in_the_documentation(self, daemon, table):
+        head = documented()["Head"](
+            daemon.counts, daemon.placements, "test", "doc", table, EXPERTS, GPUS)
+        self.addCleanup(head.socket.close)
+        self.addCleanup(head.placements.close)
+        return head
+
+    def test_the_documented_worker_tells_again_what_nobody_heard(self):
+        daemon = self.daemon()
+        daemon.kill()
+        own = np.roll(initial_map(**SHAPE), 3, axis=1)
+        head = self.head_in_the_documentation(daemon, own)  # tells it at once
+        daemon.start()
+        eventually(
+            lambda: head.poll(0.02) or np.array_equal(daemon.placement()[1], own), "it is adopted")
+
+    def test_heartbeats_do_not_prolong_the_documented_worker_s_wait(self):
+        daemon = self.daemon()
+        head = self.head_in_the_documentation(daemon, initial_map(**SHAPE))
+        waits = threading.Thread(target=head.poll, args=(2.5,), daemon=True)
+        waits.start()
+        waits.join(60)
+        self.assertFalse(waits.is_alive())
 
 
 class OldAndNew(DaemonTest):
