@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -71,15 +71,17 @@ class Placement:
     def slots_per_gpu(self) -> int:
         return self.slots // self.gpus
 
+    @property
+    def has_empty_slots(self) -> bool:
+        """A GPU of it is down."""
+        return bool((self.physical_to_logical < 0).any())
+
     def same_map(self, other: Placement) -> bool:
         return bool(np.array_equal(self.physical_to_logical, other.physical_to_logical))
 
     def logical_replica_count(self) -> Array:
         """int32 [layers, logical_experts]: the slots that hold each expert."""
-        counts = np.zeros((self.layers, self.logical_experts), np.int32)
-        rows, slots = np.nonzero(self.physical_to_logical >= 0)
-        np.add.at(counts, (rows, self.physical_to_logical[rows, slots]), 1)
-        return counts
+        return _sum_by_expert(self, None).astype(np.int32)
 
     def logical_to_physical(self, width: int = 0) -> Array:
         """int32 [layers, logical_experts, width]: each expert's slots in slot order, -1 padded.
@@ -150,6 +152,17 @@ class Placement:
         return np.array(named + rest, np.int32)
 
 
+def _sum_by_expert(placement: Placement, values: Optional[Array]) -> Array:
+    """[layers, logical_experts]: of `values` [layers, slots], exact below 2^53; None: ones."""
+    experts = placement.logical_experts
+    # Empty slots, -1, add to a column of their own.
+    index = placement.physical_to_logical % (experts + 1)
+    index = index + (experts + 1) * np.arange(placement.layers)[:, None]
+    weights = None if values is None else values.ravel()
+    sums = np.bincount(index.ravel(), weights, placement.layers * (experts + 1))
+    return sums.reshape(placement.layers, experts + 1)[:, :-1]
+
+
 def logical_counts(physical_counts: Array, placement: Placement) -> Array:
     """uint64 [layers, logical_experts] from tokens per slot [layers, slots].
 
@@ -160,10 +173,7 @@ def logical_counts(physical_counts: Array, placement: Placement) -> Array:
     table = placement.physical_to_logical
     if physical.shape != table.shape:
         raise ValueError(f"counts are {physical.shape}, the placement is {table.shape}")
-    counts = np.zeros((placement.layers, placement.logical_experts), np.uint64)
-    rows, slots = np.nonzero(table >= 0)
-    np.add.at(counts, (rows, table[rows, slots]), physical[rows, slots].astype(np.uint64))
-    return counts
+    return _sum_by_expert(placement, physical).astype(np.uint64)
 
 
 def gpu_tokens(physical_counts: Array, gpus: int) -> Array:

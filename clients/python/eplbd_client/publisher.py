@@ -15,8 +15,6 @@ from .placement import Array, Placement, PlacementId, gpu_tokens, logical_counts
 from .sender import Reporting, Sender, checked_source
 from .wire import Counts
 
-_MODULUS = np.uint64(1 << 32)
-
 
 class CountsPublisher(Reporting[Counts]):
     """Adds up counts and sends the running counters; one object per rank that counts.
@@ -50,8 +48,9 @@ class CountsPublisher(Reporting[Counts]):
         self._since = time.time()
         self._last_ts = self._since
         self._running = running
-        self._totals = np.zeros((layers, logical_experts), np.uint64)
-        self._gpu_totals = np.zeros((layers, gpus), np.uint64) if gpus else None
+        # Modulo 2^32, as they are on the wire.
+        self._totals = np.zeros((layers, logical_experts), np.uint32)
+        self._gpu_totals = np.zeros((layers, gpus), np.uint32) if gpus else None
         self._lock = threading.Lock()
         self._sender = Sender(
             deployment,
@@ -77,17 +76,17 @@ class CountsPublisher(Reporting[Counts]):
         `gpu_tokens` [layers, gpus]: tokens that GPUs really received since the last call.
         """
         try:
-            new = _checked(counts, self._totals.shape)
+            new = _checked(counts, self._totals.shape).astype(np.uint32)
             new_gpu = None
             if gpu_tokens is not None and self._gpu_totals is not None:
-                new_gpu = _checked(gpu_tokens, self._gpu_totals.shape)
+                new_gpu = _checked(gpu_tokens, self._gpu_totals.shape).astype(np.uint32)
             new_steps = int(steps)
             named = None if running is None else PlacementId(*running)
             with self._lock:
                 self._running = named or self._running
-                _add(self._totals, new)
+                self._totals += new
                 if new_gpu is not None and self._gpu_totals is not None:
-                    _add(self._gpu_totals, new_gpu)
+                    self._gpu_totals += new_gpu
                 self._sender.put(self._message(new_steps))
             return True
         except Exception as error:  # an engine must not fail for its statistics
@@ -119,18 +118,13 @@ class CountsPublisher(Reporting[Counts]):
             steps=steps,
             running=self._running,
             global_scope=self._global_scope,
-            counts=self._totals.astype(np.uint32),
-            gpu_tokens=None if self._gpu_totals is None else self._gpu_totals.astype(np.uint32),
+            counts=self._totals.copy(),
+            gpu_tokens=None if self._gpu_totals is None else self._gpu_totals.copy(),
         )
 
     def _idle(self) -> Optional[Counts]:
         with self._lock:
             return self._message(0)
-
-
-def _add(totals: Array, new: Array) -> None:
-    np.add(totals, new, out=totals)
-    np.remainder(totals, _MODULUS, out=totals)
 
 
 def _checked(counts: Any, shape: tuple[int, ...]) -> Array:
@@ -141,7 +135,7 @@ def _checked(counts: Any, shape: tuple[int, ...]) -> Array:
         raise TypeError(f"counts are integers, not {array.dtype}")
     if array.dtype.kind == "i" and array.size and array.min() < 0:
         raise ValueError("a count is negative")
-    return array.astype(np.uint64)
+    return array
 
 
 def _merge(dropped: Counts, following: Counts) -> None:

@@ -15,11 +15,16 @@ from .sender import Reporting, Sender, checked_source
 from .wire import STATUSES, State
 
 
+# So long without a heartbeat, and the next is a daemon's first one.
+_SILENCE_SECONDS = 3.0
+
+
 class StateReporter(Reporting[State]):
     """One per group, beside the rank that receives placements.
 
-    Sends at start, at every report(), when a heartbeat names another placement than runs (pass
-    heartbeats to heard()), and every ten seconds. Never blocks or raises into the engine.
+    Sends at start, at every report(), to each daemon that begins to listen, every ten seconds, and,
+    where heartbeats are passed to heard(), at the first one and when one names another placement than
+    runs. Never blocks or raises into the engine.
     """
 
     def __init__(
@@ -35,7 +40,7 @@ class StateReporter(Reporting[State]):
         curve: Optional[CurveKeys] = None,
     ) -> None:
         self._lock = threading.Lock()
-        self._answered = float("-inf")
+        self._answered = self._heard = float("-inf")
         self._last_ts = 0.0
         self._state = State(
             source=checked_source(source),
@@ -78,7 +83,9 @@ class StateReporter(Reporting[State]):
     def heard(self, heartbeat_id: PlacementId) -> None:
         """A heartbeat named this placement. Answers at most once a second."""
         now = time.monotonic()
-        if heartbeat_id == self._state.placement.id or now - self._answered < 0.9:
+        first, self._heard = now - self._heard > _SILENCE_SECONDS, now
+        same = heartbeat_id == self._state.placement.id
+        if (same and not first) or now - self._answered < 0.9:
             return
         self._answered = now
         self._sender.put(self._copy())

@@ -47,7 +47,8 @@ class Sender(Generic[M]):
     """Sends what is put in, in order, once a daemon is there; keeps the newest `bound` until then.
 
     `merge(dropped, next)` gives the oldest message's remains to the one after it. `idle()` makes a
-    message when nothing was put in for `idle_seconds`. Both run without any lock of the caller's.
+    message when nothing was put in for `idle_seconds`, or when another daemon begins to listen. Both
+    run without any lock of the caller's.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Sender(Generic[M]):
         self._socket = self._context.socket(zmq.XPUB)
         configure(self._socket, curve)
         self._socket.immediate = True
+        self._socket.xpub_verbose = True  # each daemon's subscription, not the first one's alone
         self._socket.sndhwm = 64
         try:
             for endpoint in endpoints:
@@ -193,8 +195,10 @@ class Sender(Generic[M]):
                 frame = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            # The first byte says subscribe or cancel; XPUB passes on the first and the last only.
+            # The first byte says subscribe, or that the last one who did is gone.
             self._subscribed = frame[:1] == b"\1" and self._topic.startswith(frame[1:])
+            if self._subscribed and self.sent:
+                self._put_idle()
 
     def _send_pending(self) -> bool:
         any_sent = False

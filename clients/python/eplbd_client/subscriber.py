@@ -56,7 +56,7 @@ class PlacementTracker:
         """The new placement if this message brought one above what is held. Never raises."""
         try:
             return self._feed(frames, now)
-        except (ValueError, TypeError) as error:
+        except Exception as error:
             self.rejected += 1
             if self.rejected == 1:
                 logger.warning("eplbd: a message was dropped: %s", error)
@@ -132,8 +132,12 @@ class Subscription:
         self._socket.maxmsgsize = wire.MAX_MESSAGE_BYTES
         self._socket.rcvhwm = 1000
         self._socket.subscribe(self._topic)
-        for endpoint in endpoints:
-            self._socket.connect(endpoint)
+        try:
+            for endpoint in endpoints:
+                self._socket.connect(endpoint)
+        except zmq.ZMQError:
+            self.close()
+            raise
 
     @property
     def placement(self) -> Placement:

@@ -145,9 +145,13 @@ def _take(message: dict[Any, Any], key: str, *types: type) -> Any:
 
 def _take_uint(message: dict[Any, Any], key: str) -> int:
     value = _take(message, key, int)
-    if value < 0:
-        raise WireError(f"{key}: negative")
+    if not 0 <= value < 1 << 63:
+        raise WireError(f"{key}: out of range")
     return int(value)
+
+
+def _take_id(message: dict[Any, Any]) -> PlacementId:
+    return PlacementId(_take_uint(message, "term"), _take_uint(message, "version"))
 
 
 def _take_array(message: dict[Any, Any], key: str, columns: int = 1) -> Array:
@@ -155,6 +159,14 @@ def _take_array(message: dict[Any, Any], key: str, columns: int = 1) -> Array:
     if len(value) % (4 * columns):
         raise WireError(f"{key}: {len(value)} bytes are no whole number of rows")
     return np.frombuffer(value, dtype="<i4").astype(np.int32)
+
+
+def _take_numbers(message: dict[Any, Any], key: str, end: int) -> Array:
+    """Layers or GPUs: from 0 to before `end`, each at most once."""
+    numbers = _take_array(message, key)
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= end or np.unique(numbers).size < numbers.size):
+        raise WireError(f"{key}: out of range, or one twice")
+    return numbers
 
 
 def _decode_placement(message: dict[Any, Any]) -> Placement:
@@ -168,16 +180,19 @@ def _decode_placement(message: dict[Any, Any]) -> Placement:
         raise WireError("physical_to_logical: an expert out of range")
     if not gpus or slots % gpus:
         raise WireError(f"gpus: {slots} slots do not spread over {gpus}")
+    moves = _take_array(message, "moves", columns=4).reshape(-1, 4)
+    if (moves < (0, 0, 0, -1)).any() or (moves >= (layers, slots, logical_experts, slots)).any():
+        raise WireError("moves: a layer, slot or expert out of range")
     return Placement(
-        id=PlacementId(_take_uint(message, "term"), _take_uint(message, "version")),
+        id=_take_id(message),
         physical_to_logical=flat.reshape(layers, slots),
         logical_experts=logical_experts,
         gpus=gpus,
         base_version=_take_uint(message, "base_version"),
         ts=float(_take(message, "ts", float, int)),
-        changed_layers=_take_array(message, "changed_layers"),
-        moves=_take_array(message, "moves", columns=4).reshape(-1, 4),
-        gpus_down=_take_array(message, "gpus_down"),
+        changed_layers=_take_numbers(message, "changed_layers", layers),
+        moves=moves,
+        gpus_down=_take_numbers(message, "gpus_down", gpus),
         imbalance_before=float(_take(message, "imbalance_before", float, int)),
         imbalance_after=float(_take(message, "imbalance_after", float, int)),
         reason=_take(message, "reason", str),
@@ -199,7 +214,7 @@ def decode(payload: bytes) -> Union[Placement, Heartbeat, None]:
         return _decode_placement(message)
     if kind == "heartbeat":
         return Heartbeat(
-            PlacementId(_take_uint(message, "term"), _take_uint(message, "version")),
+            _take_id(message),
             float(_take(message, "ts", float, int)),
             str(message.get("mode", "")),
         )

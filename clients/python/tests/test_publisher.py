@@ -170,42 +170,68 @@ class Publishing(Base):
 
 
 class Reporting(Base):
+    def reporter(self, repeat_seconds=60.0):
+        reporter = StateReporter(
+            "d", [self.daemon.counts_endpoint], "dp0", self.placement, repeat_seconds=repeat_seconds
+        )
+        self.addCleanup(reporter.close)
+        return reporter
+
     def setUp(self):
         super().setUp()
         self.placement = Placement.initial(2, 4, 6, 2)
-        self.reporter = StateReporter(
-            "d", [self.daemon.counts_endpoint], "dp0", self.placement, repeat_seconds=0.3
-        )
-        self.addCleanup(self.reporter.close)
 
     def test_at_start_at_changes_and_by_the_timer(self):
+        reporter = self.reporter(repeat_seconds=0.3)
         sequence, first = self.daemon.receive()
         self.assertEqual((sequence, first["type"], first["status"]), (0, "state", "idle"))
         self.assertEqual((first["slots"], first["gpus"], first["term"]), (6, 2, 0))
         self.assertEqual(len(first["physical_to_logical"]), 48)
-        self.reporter.report(self.placement, "applying", layers_done=1)
-        self.reporter.report(self.placement, "failed", error="no room")
-        applying, failed = self.daemon.receive()[1], self.daemon.receive()[1]
-        self.assertEqual((applying["status"], applying["layers_done"]), ("applying", 1))
-        self.assertEqual((failed["status"], failed["error"]), ("failed", "no room"))
+
+        def next_that_is(status):
+            while True:
+                message = self.daemon.receive()[1]
+                if message["status"] == status:
+                    return message
+
+        reporter.report(self.placement, "applying", layers_done=1)
+        self.assertEqual(next_that_is("applying")["layers_done"], 1)
+        reporter.report(self.placement, "failed", error="no room")
+        failed = next_that_is("failed")
+        self.assertEqual(failed["error"], "no room")
         self.assertNotIn("layers_done", failed)
-        again = self.daemon.receive(2)[1]
+        again = self.daemon.receive()[1]
         self.assertEqual((again["status"], again["error"]), ("failed", "no room"))
         self.assertGreater(again["ts"], failed["ts"])
 
-    def test_answers_a_heartbeat_that_names_another(self):
+    def test_answers_the_first_heartbeat_and_those_that_name_another(self):
+        reporter = self.reporter()
         self.daemon.receive()
-        self.reporter.heard(PlacementId(0, 0))
+        reporter.heard(PlacementId(0, 0))
+        self.daemon.receive()
+        reporter.heard(PlacementId(0, 0))
         self.assertTrue(self.daemon.silent(0.1))
-        for _ in range(5):
-            self.reporter.heard(PlacementId(4, 2))
-        self.daemon.receive(0.2)
+        while self.daemon.silent(0.02):  # a second after the last answer
+            reporter.heard(PlacementId(4, 2))
+        self.assertEqual(self.daemon.receive()[0], 2)
+        reporter.heard(PlacementId(4, 2))
         self.assertTrue(self.daemon.silent(0.1))
 
-    def test_unknown_status(self):
+    def test_tells_a_daemon_that_was_started_again(self):
+        reporter = self.reporter()
         self.daemon.receive()
-        self.reporter.report(self.placement, "happy")
-        self.assertEqual(self.reporter.errors, 1)
+        self.daemon.stop()
+        deadline = time.monotonic() + 30
+        while reporter.connected and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self.daemon.start()
+        sequence, again = self.daemon.receive()
+        self.assertEqual((sequence, again["type"]), (1, "state"))
+
+    def test_unknown_status(self):
+        reporter = self.reporter()
+        reporter.report(self.placement, "happy")
+        self.assertEqual(reporter.errors, 1)
 
 
 @unittest.skipUnless(zmq.has("curve"), "libzmq without CURVE")

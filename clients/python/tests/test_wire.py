@@ -179,6 +179,12 @@ class Damaged(unittest.TestCase):
         self.refuses(physical_to_logical=b"\xfe\xff\xff\xff" + b"\0" * 44)
         self.refuses(physical_to_logical=[0] * 12)
         self.refuses(moves=b"\0" * 12)
+        for row in ((2, 0, 0, 0), (0, 6, 0, 0), (0, 0, 4, 0), (0, 0, 0, 6), (0, 0, 0, -2), (-1, 0, 0, 0)):
+            self.refuses(moves=np.array(row, "<i4").tobytes())
+        for layers in ([2], [-1], [0, 0]):
+            self.refuses(changed_layers=np.array(layers, "<i4").tobytes())
+        self.refuses(gpus_down=np.array([2], "<i4").tobytes())
+        self.refuses(version=1 << 63)
         self.refuses(gpus=4)
         self.refuses(gpus=0)
         self.refuses(layers=0, physical_to_logical=b"")
