@@ -10,7 +10,7 @@ import unittest
 
 import numpy as np
 
-from ranks import EXPERTS, SLOTS, RanksTest, Told, dist, initial, same_on_all, torch
+from ranks import EXPERTS, SLOTS, RanksTest, Told, dist, initial, same_on_all, tell_the_rest, torch
 
 from eplbd_client import Placement, PlacementId
 from eplbd_client.adapters import Settings, files, sglang
@@ -161,11 +161,7 @@ def run(rank, gpus, settings, keys):
         ends_in = max(0, ends_in - 1)
         time.sleep(0.005)
     if link is not None:
-        for _ in range(3):
-            link.session._fetched_at = 0.0
-            link.session.report(link._tap.tally, lambda: metadata.physical_to_logical_map)
-        if link.session.publisher:
-            link.session.publisher.flush(2)
+        tell_the_rest(link.session, link._tap.tally, metadata.physical_to_logical_map)
     dist.barrier()
     return {"seen": seen, "mixed": mixed, "counted": counted, "messages": told.messages,
             "own": manager.own, "updated": manager.updated, "linked": link is not None,

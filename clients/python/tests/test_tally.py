@@ -56,7 +56,7 @@ class Counting(unittest.TestCase):
         self.assertEqual(self.tally.fetched().gpu_tokens.tolist(), [[8, 8]] * LAYERS)
 
     def test_the_rows_of_moe_layers_only(self):
-        self.tally.rows = torch.tensor([1, 3])
+        self.tally.rows = [1, 3]
         self.tally.add(torch.arange(LAYERS)[:, None].repeat(1, SLOTS).int(), self.table)
         self.tally.fetch(self.table)
         found = self.tally.fetched()

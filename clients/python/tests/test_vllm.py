@@ -2,14 +2,17 @@
 """vLLM's adapter against a stand-in; scripts/engines runs it against vLLM's own files."""
 
 import sys
+import tempfile
 import time
 import types
 import unittest
+from pathlib import Path
 
 import numpy as np
+import zmq
 
 import vllm_like
-from ranks import EXPERTS, LAYERS, SLOTS, RanksTest, Told, dist, initial, same_on_all, torch
+from ranks import EXPERTS, LAYERS, SLOTS, RanksTest, Told, dist, initial, same_on_all, tell_the_rest, torch
 from vllm_like import GPUS, OwnPolicy
 
 from eplbd_client.adapters import Settings, vllm
@@ -66,23 +69,13 @@ def run(rank, gpus, settings, keys):
         ends_in = max(0, ends_in - 1)
         time.sleep(0.005)
     if link is not None:
-        finish(link)
+        tell_the_rest(link.session, link._tally, link._model.physical_to_logical_map)
     dist.barrier(group=stage)
     return {
         "seen": seen, "mixed": mixed, "counted": counted, "messages": told.messages,
         "own": engine.own_rearrangements, "linked": link is not None, "sync": engine.sync_rearrangements,
         "passed_on": engine.passed_on, "running": link and link.session.running.id,
     }
-
-
-def finish(link):
-    """What was counted and not sent yet."""
-    session = link.session
-    session.report(link._tally, lambda: link._model.physical_to_logical_map)
-    session._fetched_at = 0.0
-    for _ in range(2):
-        session.report(link._tally, lambda: link._model.physical_to_logical_map)
-    session.publisher.flush(2)
 
 
 def applied(link, told):
@@ -213,12 +206,20 @@ class Vllm(RanksTest):
         self.assertEqual((shapes[0], shapes[-1]), (SLOTS, SLOTS + GPUS))
         self.assertEqual(found[0]["seen"][-1].shape[1], SLOTS + GPUS)
 
-    def test_without_a_link_on_rank_0_all_stay_out(self):
-        found = self.run_stage(settings={"counts": ("nonsense",)}, steps=80)
-        for result in found:
-            self.assertFalse(result["linked"])
-            self.assertTrue(any("stays out" in line for line in result["messages"]))
-        self.assertEqual(self.messages, [])
+    def test_where_one_rank_has_no_link_all_stay_out(self):
+        with tempfile.TemporaryDirectory() as folder:
+            public, secret = zmq.curve_keypair()
+            for name, key in (("server.pub", public), ("dp0.key", secret), ("dp2.key", secret)):
+                Path(folder, name).write_bytes(key + b"\n")
+            lacks_a_key = {"secret_key": f"{folder}/dp{{rank}}.key", "server_key": f"{folder}/server.pub"}
+            for settings in ({"placements": ("nonsense",)}, lacks_a_key):
+                with self.subTest(settings):
+                    found = self.run_stage(settings=settings, steps=80)
+                    for result in found:
+                        self.assertFalse(result["linked"])
+                        self.assertTrue(any("stays out" in line for line in result["messages"]))
+                    self.assertEqual(self.messages, [])
+        self.assertTrue(any("dp1.key" in line for line in found[1]["messages"]))
 
 
 class Patching(unittest.TestCase):

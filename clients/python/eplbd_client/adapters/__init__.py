@@ -64,7 +64,8 @@ class Settings:
             raise ValueError("EPLBD_SECRET_KEY and EPLBD_SERVER_KEY: both or neither")
 
         def addresses(name: str, default: str) -> tuple[str, ...]:
-            return tuple(filter(None, environment.get(name, default).split(",")))
+            words = environment.get(name, default).split(",")
+            return tuple(filter(None, (word.strip() for word in words)))
 
         return Settings(
             deployment=deployment,

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ..placement import Placement, PlacementId
+from ..placement import Array, Placement, PlacementId
 from ..reporter import StateReporter
 from ..subscriber import PlacementSubscriber
-from . import Settings, source_name
+from . import Settings, logger, source_name
 
 # An agreement takes about so long, in steps; an update begins after two or three of them.
 ROUND_SECONDS = 0.4
@@ -42,24 +42,30 @@ class Desk:
         self._settings = settings
         self._refuse = refuse
         curve = settings.curve(0)
-        self.reporter = StateReporter(
-            settings.deployment,
-            settings.counts,
-            source_name(0),
-            running,
-            engine=settings.engine,
-            curve=curve,
-        )
+        # First what has no thread: whichever fails, nothing is told.
         self._subscriber = PlacementSubscriber(
             settings.deployment,
             settings.placements,
             running,
-            heard=self.reporter.heard,
+            heard=lambda placement_id: self.reporter.heard(placement_id),
             curve=curve,
         )
+        try:
+            self.reporter = StateReporter(
+                settings.deployment,
+                settings.counts,
+                source_name(0),
+                running,
+                engine=settings.engine,
+                curve=curve,
+            )
+        except BaseException:
+            self._subscriber.close()
+            raise
         self._lock = threading.Lock()
         self._newest: Optional[Placement] = None
         self._declined: Optional[Placement] = None
+        self._lines: list[tuple[int, str]] = []
         self._closing = False
         self._thread = threading.Thread(target=self._listen, name="eplbd-listener", daemon=True)
         self._thread.start()
@@ -72,7 +78,19 @@ class Desk:
                 declined, self._declined = self._declined, None
             if declined is not None:
                 self._subscriber.decline(declined)
+            self._write_log()
         self._subscriber.close()
+
+    def log(self, level: int, line: str) -> None:
+        """By the thread: what a log goes to may block."""
+        with self._lock:
+            self._lines.append((level, line))
+
+    def _write_log(self) -> None:
+        with self._lock:
+            lines, self._lines = self._lines, []
+        for level, line in lines:
+            logger.log(level, "eplbd: %s", line)
 
     def why_idle(self) -> str:
         """Why the engine should balance by itself now; "" where the daemon does it."""
@@ -142,29 +160,32 @@ class Channel:
 
     def __init__(self, group: Any, running: Placement) -> None:
         self._group = group
+        self._rank = group.rank()
         self._shape = running
         self._length = self._left = ROUND_STEPS[0]
+        self._made = 0  # steps, since _started
+        self.acted = False  # in this step a round was taken or begun
         self._started = time.monotonic()
         self._work: Any = None
-        self._values = torch.zeros(9, dtype=torch.int64)
-        self._map: Optional[torch.Tensor] = None
+        self._values = np.zeros(9, np.int64)
+        self._map: Optional[Array] = None
         self._offered: Optional[Placement] = None
 
     def step(self, say: Callable[[], Say], unable: bool = False) -> Optional[Agreed]:
         """`say` is asked once a round, and only rank 0's counts."""
         self._left -= 1
-        if self._left > 0:
+        self._made += 1
+        self.acted = self._left <= 0
+        if not self.acted:
             return None
-        agreed = None
+        self._left = self._length
         if self._work is None:
             self._start(say(), unable)
-        else:
-            self._wait()
-            agreed = self._take(say, unable)
-        self._left = self._length
-        return agreed
+            return None
+        self._work.wait()
+        return self._take()
 
-    def _take(self, say: Callable[[], Say], unable: bool) -> Agreed:
+    def _take(self) -> Agreed:
         follows, gives_up, unable_ranks, term, version, coming, *next_id, length = (
             self._values.tolist()
         )
@@ -174,47 +195,51 @@ class Channel:
         else:
             if coming:
                 placement = self._received(PlacementId(*next_id))
-            self._start(say(), unable)
+            # What came is acted on first: a step does one thing of ours.
+            self._work, self._left = None, 2
         self._length = length
         running = PlacementId(term, version)
         return Agreed(bool(follows), bool(gives_up), unable_ranks, running, placement)
 
-    def _wait(self) -> None:
-        self._work.wait()
-
     def _start(self, said: Say, unable: bool) -> None:
         self._map, self._offered = None, said.placement
-        self._values = torch.zeros(9, dtype=torch.int64)
-        self._values[2] = int(unable)
-        if self._group.rank() == 0:
-            self._values[:2] = torch.tensor([said.follows, said.gives_up])
-            self._values[3:5] = torch.tensor(said.running)
-            if said.placement is not None:
-                self._values[5:8] = torch.tensor([1, *said.placement.id])
-            self._values[8] = self._next_length()
-        self._work = dist.all_reduce(self._values, group=self._group, async_op=True)
+        values = [0, 0, int(unable), 0, 0, 0, 0, 0, 0]
+        if self._rank == 0:
+            coming = (0, 0, 0) if said.placement is None else (1, *said.placement.id)
+            values = [said.follows, said.gives_up, int(unable), *said.running, *coming,
+                      self._next_length()]
+        self._values = np.array(values, np.int64)
+        self._sum(self._values)
+
+    def _sum(self, values: Array) -> None:
+        # The group's own call: all_reduce() around it takes longer than the rest of a step of ours.
+        self._work = self._group.allreduce([torch.from_numpy(values)])
 
     def _next_length(self) -> int:
-        """By how long the steps of the last round were."""
-        seconds = time.monotonic() - self._started
-        self._started = time.monotonic()
-        return int(np.clip(ROUND_SECONDS * self._length / max(seconds, 1e-6), *ROUND_STEPS))
+        """By how long steps took since the last round began."""
+        now = time.monotonic()
+        steps = ROUND_SECONDS * self._made / max(now - self._started, 1e-6)
+        self._started, self._made = now, 0
+        return int(min(max(steps, ROUND_STEPS[0]), ROUND_STEPS[1]))
 
     def _start_map(self) -> None:
         """Sums of one rank's numbers and the others' zeros: a group that only sums will do."""
-        self._map = torch.zeros(self._shape.layers * (self._shape.slots + 1), dtype=torch.int32)
+        self._map = np.zeros(self._shape.layers * (self._shape.slots + 1), np.int32)
         if self._offered is not None:
-            order = np.full(self._shape.layers, -1, np.int32)
-            changed = self._offered.changed_layers
-            order[: changed.size] = changed
-            flat = np.concatenate([self._offered.physical_to_logical.ravel(), order])
-            self._map.copy_(torch.from_numpy(flat))
-        self._work = dist.all_reduce(self._map, group=self._group, async_op=True)
+            table, order = self._split_map()
+            table[:] = self._offered.physical_to_logical.ravel()
+            order[:] = -1
+            order[: self._offered.changed_layers.size] = self._offered.changed_layers
+        self._sum(self._map)
+
+    def _split_map(self) -> list[Array]:
+        """The map's numbers, and the changed layers', -1 padded."""
+        assert self._map is not None
+        return np.split(self._map, [self._shape.layers * self._shape.slots])
 
     def _received(self, placement_id: PlacementId) -> Placement:
-        assert self._map is not None
         shape = self._shape
-        table, order = np.split(self._map.numpy(), [shape.layers * shape.slots])
+        table, order = self._split_map()
         return Placement(
             placement_id,
             table.reshape(shape.layers, shape.slots),
@@ -224,18 +249,11 @@ class Channel:
         )
 
 
-def open_desk(
-    settings: Settings, running: Placement, group: Any, refuse: Callable[[Placement], str]
-) -> Optional[Desk]:
-    """Collective: rank 0's desk, None elsewhere. Raises on every rank where rank 0 has none."""
-    desk, error = None, ""
-    if group.rank() == 0:
-        try:
-            desk = Desk(settings, running, refuse)
-        except Exception as problem:
-            error = str(problem) or type(problem).__name__
+def agree_on_start(group: Any, error: str) -> None:
+    """Collective: raises on every rank where one of them has an `error`."""
     failed = torch.tensor([int(bool(error))])
-    dist.all_reduce(failed, group=group)
+    group.allreduce([failed]).wait()
+    if error:
+        raise RuntimeError(error)
     if failed.item():
-        raise RuntimeError(f"rank 0 has no link to the daemon: {error or 'its log says why'}")
-    return desk
+        raise RuntimeError(f"{failed.item()} ranks have no link to the daemon: their logs say why")

@@ -21,7 +21,7 @@ def _checked(placement: Placement, layer_ids: Sequence[int]) -> list[int]:
     ids = [int(layer) for layer in layer_ids]
     if len(ids) != placement.layers or sorted(set(ids)) != ids or min(ids, default=0) < 0:
         raise ValueError(f"layer_ids: {placement.layers} growing numbers, please")
-    if (placement.physical_to_logical < 0).any():
+    if placement.has_empty_slots:
         raise ValueError("a GPU is down: no engine's file can say that a slot is empty")
     return ids
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,9 +15,9 @@ import torch
 
 from ..placement import Array, Placement
 from ..publisher import CountsPublisher
-from . import Settings, logger, source_name
-from .channel import Agreed, Channel, Say, open_desk
-from .tally import Tally
+from . import Settings, source_name
+from .channel import Agreed, Channel, Desk, Say, agree_on_start
+from .tally import Fetched, Tally
 
 _REPORT_SECONDS = 1.0
 _PROGRESS_SECONDS = 0.2
@@ -65,22 +66,39 @@ class Session:
         self._next: Optional[Placement] = None
         self._offered = False
         self._concluding: Optional[Update] = None
+        self._fetched: Optional[Fetched] = None  # what rank 0 has yet to tell of
+        self._agreeing = False  # this step took or began a round
         self._idle_reason: Optional[str] = None
         self._fetched_at = time.monotonic()
         self._channel = Channel(group, running)
-        self.desk = open_desk(settings, running, group, refuse)
+        self.desk: Optional[Desk] = None
         self.publisher: Optional[CountsPublisher] = None
-        if counts:
-            self.publisher = CountsPublisher(
-                settings.deployment,
-                settings.counts,
-                source_name(group.rank()),
-                layers=running.layers,
-                logical_experts=running.logical_experts,
-                gpus=running.gpus,
-                engine=settings.engine,
-                curve=settings.curve(group.rank()),
-            )
+        self._open(group, refuse, counts)
+
+    def _open(self, group: Any, refuse: Callable[[Placement], str], counts: bool) -> None:
+        """Collective: where one rank has no link to the daemon, none acts and none waits for it."""
+        error, running, settings = "", self.running, self._settings
+        try:
+            if counts:
+                self.publisher = CountsPublisher(
+                    settings.deployment,
+                    settings.counts,
+                    source_name(group.rank()),
+                    layers=running.layers,
+                    logical_experts=running.logical_experts,
+                    gpus=running.gpus,
+                    engine=settings.engine,
+                    curve=settings.curve(group.rank()),
+                )
+            if group.rank() == 0:
+                self.desk = Desk(settings, running, refuse)
+        except Exception as problem:
+            error = str(problem) or type(problem).__name__
+        try:
+            agree_on_start(group, error)
+        except RuntimeError:
+            self.close()
+            raise
 
     # ---- each step, on every rank ----
 
@@ -88,12 +106,13 @@ class Session:
         """Waits for another rank only where one is a round behind."""
         self.gives_up = False
         agreed = self._channel.step(self._say, self.unable)
+        self._agreeing = self._channel.acted
         if agreed is not None:
             self._take(agreed)
 
     def begin(self) -> Optional[Update]:
         """The update that all ranks begin in this step; None: no new one."""
-        if self._next is None or self.update is not None:
+        if self._next is None or self.update is not None or self._agreeing:
             return None
         self.update, self._next = Update(self._next, self.running), None
         return self.update
@@ -112,7 +131,7 @@ class Session:
 
     def _take(self, agreed: Agreed) -> None:
         self.follows = agreed.follows and not agreed.unable
-        if self.desk is None:
+        if self.desk is None and agreed.running != self.running.id:
             self.running = dataclasses.replace(self.running, id=agreed.running)
         if agreed.placement is not None:
             self._next, self._offered = agreed.placement, False
@@ -141,9 +160,8 @@ class Session:
             return
         self._idle_reason = reason
         now = self.running
-        logger.info(
-            "eplbd: %s: %s",
-            self.title,
+        self._log(
+            logging.INFO,
             f"observing only, the engine balances by itself: {reason}"
             if reason
             else f"follows {self._settings.deployment}: {now.layers} layers, {now.logical_experts} "
@@ -155,24 +173,36 @@ class Session:
     # ---- what is told ----
 
     def report(self, tally: Tally, table: Callable[[], torch.Tensor]) -> None:
-        """Once a step: counts and the map [layers, slots] go out about once a second."""
-        if self.publisher is None and self.desk is None:
+        """Once a step: counts and the map [layers, slots] go out about once a second.
+
+        A step does one part of it, and none where the ranks agree: what holds a step is short.
+        """
+        if self._agreeing or (self.publisher is None and self.desk is None):
             return
-        fetched = tally.fetched()
-        if fetched is not None:
-            if self.publisher is not None and fetched.steps:
-                self.publisher.publish(
-                    fetched.counts,
-                    steps=fetched.steps,
-                    running=self.running.id,
-                    gpu_tokens=fetched.gpu_tokens,
-                )
+        if self._fetched is not None:
+            fetched, self._fetched = self._fetched, None
             self._told(fetched.table, fetched.mark)
-        now = time.monotonic()
-        wait = _PROGRESS_SECONDS if self.update else _REPORT_SECONDS
-        if not tally.busy and (self._concluding is not None or now - self._fetched_at >= wait):
-            self._fetched_at = now
-            tally.fetch(table(), self._concluding)
+        elif tally.busy:
+            self._take_counts(tally.fetched())
+        else:
+            now = time.monotonic()
+            wait = _PROGRESS_SECONDS if self.update else _REPORT_SECONDS
+            if self._concluding is not None or now - self._fetched_at >= wait:
+                self._fetched_at = now
+                tally.fetch(table(), self._concluding)
+
+    def _take_counts(self, fetched: Optional[Fetched]) -> None:
+        if fetched is None:
+            return
+        if self.desk is not None:
+            self._fetched = fetched
+        if self.publisher is not None and fetched.steps:
+            self.publisher.publish(
+                fetched.counts,
+                steps=fetched.steps,
+                running=self.running.id,
+                gpu_tokens=fetched.gpu_tokens,
+            )
 
     def _told(self, table: Array, mark: Any) -> None:
         """`table` is what this engine ran when it was asked for, with `mark` to be concluded."""
@@ -192,19 +222,24 @@ class Session:
     def _conclude(self, update: Update, table: Array) -> None:
         assert self.desk is not None
         placement, seconds = update.placement, time.monotonic() - update.started
+        name = f"{placement.id.term}.{placement.id.version}"
         if np.array_equal(table, placement.physical_to_logical):
             self.running = placement
             self.desk.reporter.report(placement, "applied", apply_seconds=seconds)
-            logger.info(
-                "eplbd: %s: placement %d.%d applied in %.2f s, %d layers changed",
-                self.title, *placement.id, seconds, update.layers.size,
+            self._log(
+                logging.INFO,
+                f"placement {name} applied in {seconds:.2f} s, {update.layers.size} layers changed",
             )
             return
         error = update.error or "the engine kept a map of its own"
         self.running = dataclasses.replace(self.running, physical_to_logical=table)
         self.desk.decline(self.running)
         self.desk.reporter.report(self.running, "failed", error=error)
-        logger.warning("eplbd: %s: placement %d.%d failed: %s", self.title, *placement.id, error)
+        self._log(logging.WARNING, f"placement {name} failed: {error}")
+
+    def _log(self, level: int, line: str) -> None:
+        assert self.desk is not None
+        self.desk.log(level, f"{self.title}: {line}")
 
     def _same(self, table: Array) -> bool:
         return np.array_equal(table, self.running.physical_to_logical)

@@ -176,7 +176,7 @@ class Link:
         table = tap.table
         # The model's own layer numbers: SGLang's tables have rows for dense layers too.
         self._layer_ids = sorted(sum(manager._compute_update_layer_ids_chunks(), []))
-        tap.tally.rows = torch.tensor(self._layer_ids, device=table.device)
+        tap.tally.rows = self._layer_ids
         running = Placement(
             PlacementId(0, 0),
             files.moe_layers(table.cpu().numpy(), self._layer_ids),
@@ -219,7 +219,7 @@ class Link:
             self._own_moves = False
 
     def _refuse(self, placement: Placement) -> str:
-        if placement.gpus_down.size:
+        if placement.has_empty_slots:
             return "SGLang cannot run with empty slots"
         if self._without_a2a and (placement.logical_replica_count() > 1).any():
             if missing_name(_EPLB, _REPLICAS_WITHOUT_A2A):

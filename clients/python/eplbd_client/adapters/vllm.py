@@ -279,7 +279,7 @@ def _rank_as_main(model: Any) -> tuple[bool, int]:
 
 
 def _refuse(placement: Placement) -> str:
-    return "vLLM cannot run with empty slots" if placement.gpus_down.size else ""
+    return "vLLM cannot run with empty slots" if placement.has_empty_slots else ""
 
 
 def _ep_group() -> Any:
