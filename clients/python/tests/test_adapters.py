@@ -1,16 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files that engines start from, and when adapters act at all."""
 
+import io
 import json
+import logging
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import zmq
 
 from eplbd_client import Placement, PlacementId
-from eplbd_client.adapters import Settings, files, missing_name, release_of, source_name
+from eplbd_client.adapters import (
+    Settings,
+    files,
+    log_with,
+    logger,
+    missing_name,
+    release_of,
+    source_name,
+)
 
 RANKS = 4
 INITIAL = Placement.initial(3, 8, 12, RANKS)
@@ -95,6 +106,22 @@ class Environment(unittest.TestCase):
             self.assertEqual(settings.curve(3).public, public.decode())
             with self.assertRaises(OSError):
                 settings.curve(0)
+
+
+class Log(unittest.TestCase):
+    def test_goes_where_the_engine_s_own_goes(self):
+        for configured in (True, False):
+            with self.subTest(configured), mock.patch.multiple(logger, handlers=[], propagate=True, level=0):
+                engine, text = logging.getLogger("an engine"), io.StringIO()
+                engine.handlers = [logging.StreamHandler(text)] if configured else []
+                engine.setLevel(logging.INFO)
+                engine.propagate = False
+                log_with("an engine")
+                logger.manager._clear_cache()
+                logger.info("a line")
+                self.assertEqual(text.getvalue(), "a line\n" if configured else "")
+                self.assertEqual(logger.propagate, not configured)
+        logger.manager._clear_cache()
 
 
 class Releases(unittest.TestCase):

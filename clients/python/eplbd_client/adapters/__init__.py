@@ -101,6 +101,7 @@ def start(
     `use_library` for a policy in process. Never raises: an engine must start without us."""
     from . import library
 
+    log_with(engine)
     try:
         settings = Settings.from_environment()
         if settings is not None:
@@ -109,6 +110,14 @@ def start(
             use_library(library.policy_named())
     except Exception as problem:
         logger.warning("eplbd: the adapter stays out: %s", problem)
+
+
+def log_with(engine: str) -> None:
+    """Our lines go where the engine's own do: vLLM shows INFO of no other logger."""
+    own = logging.getLogger(engine)
+    if own.handlers and not logger.handlers:
+        logger.handlers, logger.propagate = list(own.handlers), False
+        logger.setLevel(own.level)
 
 
 def source_name(rank: int) -> str:
