@@ -3,9 +3,12 @@
 
 #include <sys/stat.h>
 
+#include <boost/crc.hpp>
 #include <catch2/catch.hpp>
+#include <cstring>
 
 #include "tests/daemon/folder.h"
+#include "tests/paths.h"
 
 using namespace eplbd;
 
@@ -192,6 +195,43 @@ TEST_CASE("a later format is refused rather than thrown away") {
   folder.write("state", bytes);
   CHECK_THROWS_WITH(recover(folder), Catch::Contains("a later eplbd"));
   CHECK(folder.read("state") == bytes);
+}
+
+TEST_CASE("a state of the release before is read, and what a later one adds is skipped") {
+  const Topology topology{
+      .layers = 4, .logical_experts = 8, .slots = 12, .gpus = 4, .layer_ids = {}, .gpu_speeds = {}};
+  Folder folder;
+  std::filesystem::copy(EPLBD_SOURCE_DIR "/tests/data/state/format-1", folder / "state");
+  std::string bytes = folder.read("state");
+  const auto check = [&] {
+    const auto recovered = StateFile(folder.path(), "skew", topology).recover();
+    REQUIRE(recovered.state);
+    CHECK(recovered.notes.empty());
+    const RebalancerState& state = *recovered.state;
+    CHECK(state.placements.published.id == PlacementId{1795917420, 2});
+    CHECK(state.placements.highest == PlacementId{1795917420, 2});
+    CHECK_FALSE(state.placements.new_term);
+    CHECK(state.placements.published.moves.size() == 8);
+    CHECK(state.placements.initial == Placement::initial(topology));
+    CHECK(state.placements.history.size() == 2);
+    CHECK(state.spent.size() == 2);
+    CHECK(state.mode == Mode::shadow);
+    CHECK(state.paused);
+    CHECK(state.gpus_empty.empty());
+  };
+  check();
+
+  constexpr size_t kHeader = 24;
+  ++bytes[kHeader];  // one entry more in the map: {"later": [1, {"of": true}]}
+  bytes += "\xa5later\x92\x01\x81\xa2of\xc3";
+  boost::crc_32_type crc;
+  crc.process_bytes(bytes.data() + kHeader, bytes.size() - kHeader);
+  const uint32_t checksum = crc.checksum();
+  const uint64_t length = bytes.size() - kHeader;
+  std::memcpy(bytes.data() + 12, &checksum, sizeof(checksum));
+  std::memcpy(bytes.data() + 16, &length, sizeof(length));
+  folder.write("state", bytes);
+  check();
 }
 
 TEST_CASE("a save that fails leaves what was there") {
