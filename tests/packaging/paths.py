@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 import os
 import pathlib
+import re
 import subprocess
 import tempfile
 
@@ -16,6 +17,13 @@ BUILD = pathlib.Path(os.environ["EPLBD_BUILD"])
 
 def run(*command, **options):
     return subprocess.run(command, text=True, capture_output=True, timeout=200, **options)
+
+
+def links_of(page: pathlib.Path) -> list[str]:
+    """Where a page of Markdown points to, other than to other sites."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    found = re.findall(r"\]\(([^)\s]+)\)|\b(?:src|srcset)=\"([^\"]+)\"", text)
+    return [a or b for a, b in found if not re.match(r"[a-z]+:", a or b)]
 
 
 def make_packages(folder: str) -> list[pathlib.Path]:

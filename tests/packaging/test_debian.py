@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import unittest
 
-from paths import SOURCE, make_packages, run
+from paths import SOURCE, links_of, make_packages, run
 
 
 @unittest.skipUnless(shutil.which("dpkg-shlibdeps"), "no dpkg-dev")
@@ -50,6 +50,16 @@ class Packages(unittest.TestCase):
         depends = run("dpkg-deb", "-f", str(self.packages["eplbd"]), "Depends").stdout
         for library in ("libzmq5", "libyaml-cpp0.7", "libsystemd0", "libstdc++6"):
             self.assertIn(library, depends)
+
+    def test_what_the_documents_show_comes_with_them(self):
+        contents = self.contents("eplbd")
+        pages = sorted((SOURCE / "docs").glob("*.md"))
+        self.assertTrue(pages)
+        for page in pages:
+            for link in {page.name, *links_of(page)}:
+                name = link.split("#")[0]
+                if name and not name.startswith("../"):
+                    self.assertIn(f"/usr/share/doc/eplbd/{name}", contents, page)
 
     def installed(self, *names):
         """A root that has these packages alone, and the environment to use what is in it."""

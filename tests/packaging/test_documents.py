@@ -8,9 +8,12 @@ import re
 import tempfile
 import unittest
 
-from paths import EPLBCTL, EPLBD, SOURCE, run
+from paths import EPLBCTL, EPLBD, SOURCE, links_of, run
 
 MAN = SOURCE / "docs" / "man"
+PAGES = sorted(path for folder in (".", "docs", "packaging", "clients", "tests")
+               for path in (SOURCE / folder).glob("*.md" if folder == "." else "**/*.md")
+               if "node_modules" not in path.parts)
 
 
 def flags_of(*command):
@@ -111,6 +114,26 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete(EPLBCTL, "placement", "export", "--format", "t"), ["trtllm"])
         for words in (("solve", "--loads"), ("placement", "diff"), ("load", "--curve-secret-key")):
             self.assertIn("/etc/hostname", self.complete(EPLBCTL, *words, "/etc/hostn"))
+
+
+def anchors_of(page):
+    """The anchors that GitHub gives to a page's headings."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+class Links(unittest.TestCase):
+    def test_every_link_leads_somewhere(self):
+        self.assertGreater(len(PAGES), 20)
+        for page in PAGES:
+            for link in links_of(page):
+                name, _, anchor = link.partition("#")
+                target = page.parent / name if name else page
+                with self.subTest(page=page.name, link=link):
+                    self.assertTrue(target.exists())
+                    if anchor:
+                        self.assertIn(anchor, anchors_of(target))
 
 
 if __name__ == "__main__":
