@@ -4,11 +4,14 @@ SPDX-License-Identifier: Apache-2.0
 """
 
 import re
+import shutil
+import tempfile
 import unittest
+from pathlib import Path
 
 import yaml
 
-from paths import EPLBD, SOURCE, run
+from paths import EPLBCTL, EPLBD, SOURCE, run
 
 FOLDER = SOURCE / "packaging" / "kubernetes"
 
@@ -16,14 +19,14 @@ FOLDER = SOURCE / "packaging" / "kubernetes"
 class Manifests(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        documents = yaml.safe_load_all((FOLDER / "eplbd.k8s.yaml").read_text())
+        documents = yaml.safe_load_all((FOLDER / "base" / "eplbd.k8s.yaml").read_text())
         cls.by_kind = {document["kind"]: document for document in documents}
         cls.pod = cls.by_kind["Deployment"]["spec"]["template"]["spec"]
         cls.container = cls.pod["containers"][0]
         cls.ports = {port["name"]: port["containerPort"] for port in cls.container["ports"]}
 
     def test_the_configuration_is_valid_and_listens_on_the_ports(self):
-        path = FOLDER / "eplbd.yaml"
+        path = FOLDER / "decode" / "eplbd.yaml"
         # Its keys are there in the pod alone.
         checked = run(EPLBD, "--config", str(path), "--print-config")
         self.assertEqual((checked.returncode, checked.stderr), (0, ""))
@@ -61,6 +64,108 @@ class Manifests(unittest.TestCase):
                          [context["runAsUser"], context["runAsGroup"]])
         exposed = re.search(r"^EXPOSE (.*)$", text, re.M)[1].split()
         self.assertEqual({int(port) for port in exposed}, set(self.ports.values()))
+
+
+def values_of(key, node):
+    """What stands under `key`, anywhere in the node."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == key:
+                yield value
+            yield from values_of(key, value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from values_of(key, value)
+
+
+class Keys(unittest.TestCase):
+    """The commands of the page, from keys to what the pod mounts."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.tree = Path(folder.name) / "packaging" / "kubernetes"
+        shutil.copytree(FOLDER, cls.tree)
+        page = (FOLDER / "README.md").read_text()
+        commands = re.search(r"```sh\n(.*?)kubectl", page, re.S)[1].replace("eplbctl", EPLBCTL)
+        made = run("sh", "-euc", commands, cwd=folder.name)
+        assert made.returncode == 0, made.stderr
+
+    def test_every_rank_has_a_key_that_the_daemon_takes(self):
+        config = yaml.safe_load((self.tree / "decode" / "eplbd.yaml").read_text())
+        workers = self.tree / "workers"
+        workers.mkdir()
+        shutil.copy(self.tree / "decode" / "workers.pub", workers)
+        config["security"] = {"curve_secret_key": str(self.tree / "decode" / "curve.key"),
+                              "authorized_keys": str(workers)}
+        mounted = self.tree / "mounted.yaml"
+        mounted.write_text(yaml.safe_dump(config))
+        checked = run(EPLBD, "--config", str(mounted), "--check-config")
+        self.assertEqual((checked.returncode, checked.stderr), (0, ""))
+        lines = (workers / "workers.pub").read_text().splitlines()
+        said = [line.split()[2] for line in lines if line and not line.startswith("#")]
+        ranks = config["topology"]["gpus"]
+        self.assertEqual(sorted(said), sorted(f"dp{rank}" for rank in range(ranks)))
+        for rank in range(ranks):
+            self.assertTrue((self.tree / "keys" / f"dp{rank}.key").exists())
+
+    def rendered(self, name):
+        done = run("kubectl", "kustomize", str(self.tree / name))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return {document["kind"]: document for document in yaml.safe_load_all(done.stdout)
+                if document["kind"] not in ("ConfigMap", "Secret")}, done.stdout
+
+    @unittest.skipUnless(run("sh", "-c", "kubectl kustomize --help").returncode == 0,
+                         "no kubectl that renders")
+    def test_two_live_in_one_namespace(self):
+        shutil.copytree(self.tree / "decode", self.tree / "prefill")
+        other = self.tree / "prefill" / "kustomization.yaml"
+        text = other.read_text()
+        other.write_text(text.replace("-decode", "-prefill").replace("instance: decode", "instance: prefill"))
+        names = []
+        for name in ("decode", "prefill"):
+            kinds, text = self.rendered(name)
+            documents = list(yaml.safe_load_all(text))
+            named = [(document["kind"], document["metadata"]["name"]) for document in documents]
+            for _, own in named:
+                self.assertIn(f"-{name}", own)
+            names += named
+            # What the pod mounts is what was made beside it.
+            volumes = kinds["Deployment"]["spec"]["template"]["spec"]["volumes"]
+            for kind, key in (("Secret", "secretName"), ("PersistentVolumeClaim", "claimName")):
+                for wanted in values_of(key, volumes):
+                    self.assertIn((kind, wanted), named)
+            for config in values_of("configMap", volumes):
+                self.assertIn(("ConfigMap", config["name"]), named)
+            labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
+            self.assertEqual(labels["app.kubernetes.io/instance"], name)
+            self.assertEqual(kinds["Deployment"]["spec"]["selector"]["matchLabels"], labels)
+            self.assertEqual(kinds["Service"]["spec"]["selector"], labels)
+            policy = kinds["NetworkPolicy"]["spec"]
+            self.assertEqual(policy["podSelector"]["matchLabels"], labels)
+            self.assertNotIn("app.kubernetes.io/instance", str(policy["ingress"]))
+        self.assertEqual(len(set(names)), len(names))
+
+
+class Monitoring(unittest.TestCase):
+    def test_the_operator_gets_every_rule(self):
+        done = run(str(FOLDER / "monitoring" / "prometheusrule"))
+        rule = yaml.safe_load(done.stdout)
+        rules = yaml.safe_load((SOURCE / "metrics" / "eplbd.rules.yml").read_text())
+        self.assertEqual((rule["kind"], rule["spec"]), ("PrometheusRule", rules))
+
+    def test_pods_are_scraped_as_the_job_of_the_rules(self):
+        monitor = yaml.safe_load((FOLDER / "monitoring" / "podmonitor.yaml").read_text())["spec"]
+        manifests = yaml.safe_load_all((FOLDER / "base" / "eplbd.k8s.yaml").read_text())
+        (pod,) = (document["spec"]["template"] for document in manifests
+                  if document["kind"] == "Deployment")
+        labels = pod["metadata"]["labels"]
+        self.assertEqual(labels[monitor["jobLabel"]], "eplbd")
+        self.assertEqual(monitor["selector"]["matchLabels"], labels)
+        ports = [port["name"] for port in pod["spec"]["containers"][0]["ports"]]
+        for endpoint in monitor["podMetricsEndpoints"]:
+            self.assertIn(endpoint["port"], ports)
 
 
 if __name__ == "__main__":
