@@ -124,6 +124,33 @@ class Client(DaemonTest):
         waits.join(60)
         self.assertFalse(waits.is_alive())
 
+    def test_the_worker_of_the_readmes_works(self):
+        for page in (ROOT / "README.md", ROOT / "clients" / "python" / "README.md"):
+            with self.subTest(page=page):
+                text = page.read_text("utf-8")
+                code = re.search(r"```python\n(from eplbd_client import .*?)```", text, re.S)[1]
+                shape = {key: int(value) for key, value in re.findall(
+                    r"(layers|logical_experts|slots|gpus)=(\d+)", code)}
+                daemon = self.daemon(deployment="deepseek-v3-decode", topology=shape)
+                code = code.replace("tcp://127.0.0.1:15557", daemon.counts)
+                code = code.replace("tcp://127.0.0.1:15657", daemon.placements)
+                start, step = code.split("new = subscriber.poll()")
+                tokens = np.zeros((shape["layers"], shape["slots"]), np.int64)
+                tokens[:] = 1 + np.arange(shape["slots"]) % 7 * 100000
+                names: dict = {"tokens_per_slot": tokens}
+                exec(compile(start, page, "exec"), names)
+                for name in ("publisher", "reporter", "subscriber"):
+                    self.addCleanup(names[name].close)
+
+                def applied():
+                    names["publisher"].publish_physical(tokens, names["running"])
+                    exec(compile("new = subscriber.poll(0.02)" + step, page, "exec"), names)
+                    group = daemon.get_json("/api/v1/status")["group"]
+                    return group and group["status"] == "applied"
+
+                eventually(applied, "a placement is applied")
+                self.assertGreater(names["running"].id.version, 0)
+
 
 class OldAndNew(DaemonTest):
     """tests/integration/workers.py and the golden vectors stand for the first release's workers."""

@@ -13,6 +13,10 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 EPLBD = os.environ["EPLBD"]
 EPLBCTL = os.environ["EPLBCTL"]
 BUILD = pathlib.Path(os.environ["EPLBD_BUILD"])
+# Every page of Markdown.
+PAGES = sorted(path for folder in (".", "docs", "packaging", "clients", "tests")
+               for path in (SOURCE / folder).glob("*.md" if folder == "." else "**/*.md")
+               if "node_modules" not in path.parts)
 
 
 def run(*command, **options):

@@ -8,12 +8,9 @@ import re
 import tempfile
 import unittest
 
-from paths import EPLBCTL, EPLBD, SOURCE, links_of, run
+from paths import EPLBCTL, EPLBD, PAGES, SOURCE, links_of, run
 
 MAN = SOURCE / "docs" / "man"
-PAGES = sorted(path for folder in (".", "docs", "packaging", "clients", "tests")
-               for path in (SOURCE / folder).glob("*.md" if folder == "." else "**/*.md")
-               if "node_modules" not in path.parts)
 
 
 def flags_of(*command):
