@@ -105,9 +105,7 @@ class Configurations(unittest.TestCase):
         tried = 0
         for page in PAGES:
             text = page.read_text()
-            blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.S | re.M)
-            blocks += re.findall(r"eplbd\.yaml <<END\n(.*?)^END", text, re.S | re.M)
-            for block in blocks:
+            for block in re.findall(r"^```yaml\n(.*?)^```", text, re.S | re.M):
                 config = yaml.safe_load(block)
                 if "scrape_configs" in config:
                     continue
@@ -121,6 +119,18 @@ class Configurations(unittest.TestCase):
                     self.assertEqual((done.returncode, done.stderr), (0, ""))
                     tried += 1
         self.assertGreater(tried, 5)
+
+    def test_the_readme_makes_one_of_the_shipped_file(self):
+        (edit,) = re.findall(r"^(sed -i .*) /etc/eplbd/eplbd.yaml$", (SOURCE / "README.md").read_text(), re.M)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "eplbd.yaml"
+            path.write_text((SOURCE / "config" / "eplbd.yaml").read_text())
+            self.assertEqual(run("sh", "-c", f"{edit} {path}").returncode, 0)
+            done = run(EPLBD, "--config", str(path), "--check-config")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            config = yaml.safe_load(path.read_text())
+        self.assertEqual((config["deployment"], config["mode"]), ("deepseek-v3", "observe"))
+        self.assertEqual((config["topology"]["gpus"], config["topology"]["nodes"]), (8, 1))
 
 
 if __name__ == "__main__":
