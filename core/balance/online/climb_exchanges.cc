@@ -18,6 +18,7 @@ ExchangeSearch::ExchangeSearch(const LayerState& state)
 
 // The GPUs that promise most first, until no other can be worth more.
 void ExchangeSearch::run(int32_t gpu, Candidate& best) {
+  if (!state_.open(gpu)) return;
   mark_slots(gpu, true);
   bound_partners(gpu, best.worth);
   std::sort(partners_.begin(), partners_.end(), [](const Partner& a, const Partner& b) {
@@ -57,7 +58,7 @@ void ExchangeSearch::bound_partners(int32_t gpu, float least) {
   for (int32_t other = 0; other < state_.topology.gpus; ++other) {
     const bool cheap = back_[other] || state_.arrivals[other] > 0;
     const float bound = cheap ? bounds_[other] : 0.5F * bounds_[other];
-    if (bound <= least || other == gpu || state_.down(other)) continue;
+    if (bound <= least || other == gpu || !state_.open(other)) continue;
     partners_.push_back({bound, other});
   }
 }

@@ -81,7 +81,7 @@ void RecountSearch::for_each_spare(const Planned& planned, Visit visit) const {
 }
 
 bool RecountSearch::may_come(int32_t expert, int32_t gpu) const {
-  return !state_.down(gpu) && !state_.holds(gpu, expert) && state_.group_may_lie_on(expert, gpu);
+  return state_.open(gpu) && !state_.holds(gpu, expert) && state_.group_may_lie_on(expert, gpu);
 }
 
 ClimbStep RecountSearch::turn_over(const Planned& planned) {

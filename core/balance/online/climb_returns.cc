@@ -46,7 +46,7 @@ void ReturnSearch::try_exchanges(int32_t slot) {
   const int32_t expert = state_.row[slot];
   state_.base.for_each(expert, [&](int32_t home) {
     const int32_t gpu = state_.gpu_of[home];
-    if (state_.down(gpu) || state_.holds(gpu, expert)) return;
+    if (!state_.open(gpu) || state_.holds(gpu, expert)) return;
     for (int32_t other = gpu * state_.width; other < (gpu + 1) * state_.width; ++other) {
       try_exchange(slot, other);
     }

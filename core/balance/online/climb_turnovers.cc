@@ -19,6 +19,7 @@ TurnoverSearch::TurnoverSearch(const LayerState& state)
       rises_(state.topology.gpus) {}
 
 void TurnoverSearch::spares_of(int32_t gpu, Candidate& best) {
+  if (!state_.open(gpu)) return;
   bool masked = false;
   for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
     if (!state_.spare(slot)) continue;
@@ -108,7 +109,8 @@ void TurnoverSearch::try_experts_beside(int32_t slot, Candidate& best) {
 void TurnoverSearch::try_beside(int32_t slot, int32_t expert, Candidate& best) {
   if (state_.relief[expert] <= best.worth && !lightens(slot, expert)) return;
   const int32_t gpu = state_.gpu_of[slot];
-  if (state_.holds(gpu, expert) || !state_.group_may_lie_on(expert, gpu)) return;
+  if (!state_.open(gpu) || state_.holds(gpu, expert) || !state_.group_may_lie_on(expert, gpu))
+    return;
   float worth = state_.relief[expert] + state_.powers[gpu] - added_powers(slot, expert);
   if (worth <= best.worth) return;
   worth -= rise_elsewhere(slot);
@@ -138,7 +140,8 @@ void TurnoverSearch::gather_spares(int32_t gpu) {
   spares_.clear();
   for (const int32_t expert : state_.replicated) {
     state_.now.for_each(expert, [&](int32_t slot) {
-      if (state_.gpu_of[slot] != gpu && state_.spare(slot)) spares_.push_back(slot);
+      const int32_t other = state_.gpu_of[slot];
+      if (other != gpu && state_.open(other) && state_.spare(slot)) spares_.push_back(slot);
     });
   }
   const size_t count = spares_.size();

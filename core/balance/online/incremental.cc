@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/balance/online/layer_climb.h"
+#include "core/balance/online/layer_path.h"
 #include "core/balance/policies.h"
 #include "core/model/noise_floor.h"
 
@@ -48,33 +49,6 @@ double price_of(const BalanceRequest& request, int32_t gpus) {
   return rounds / gpus * doubt / (1 + request.apply_seconds);
 }
 
-// The steps that one layer would take, in their order.
-struct LayerPath {
-  struct Point {
-    ClimbStep step;
-    double gain = 0;    // so far: drop of the layer's expected peak, in mean GPU loads
-    int32_t moves = 0;  // so far
-  };
-  int32_t layer = 0;
-  double weight = 0;  // its mean GPU load against the mean layer's
-  size_t taken = 0;
-  bool closed = false;
-  std::vector<Point> points;
-
-  double gain(size_t count) const { return count == 0 ? 0 : points[count - 1].gain; }
-  int32_t moves(size_t count) const { return count == 0 ? 0 : points[count - 1].moves; }
-  // Where going on from `taken` pays most per move, no further than `end`: how far, and what.
-  std::pair<size_t, double> best_stretch(size_t end) const {
-    std::pair<size_t, double> best{taken, 0};
-    for (size_t to = taken + 1; to <= end; ++to) {
-      const double merit =
-          weight * (gain(to) - gain(taken)) / std::max(moves(to) - moves(taken), 1);
-      if (merit > best.second) best = {to, merit};
-    }
-    return best;
-  }
-};
-
 class Update {
  public:
   Update(const BalanceRequest& request, bool grouped)
@@ -82,8 +56,7 @@ class Update {
         topology_(request.topology),
         climb_(topology_, request.gpus_down, grouped),
         grouped_(grouped),
-        map_(request.in_force.map()),
-        incoming_(topology_.gpus),
+        taker_(topology_, request.budget, request.in_force.map()),
         sharpness_(sharpness(live_gpus(), gpu_error(topology_, request.outlook.error))),
         price_(price_of(request, live_gpus())),
         least_gain_(std::max(kPriceOfAStep * price_, kLeastGainOfAStep)),
@@ -95,33 +68,28 @@ class Update {
     std::stable_sort(hopes_.begin(), hopes_.end(),
                      [](const Hope& a, const Hope& b) { return a.gain > b.gain; });
     for (const Hope& hope : hopes_) {
-      if (steps_left_ > 0) climb(hope.layer);
+      if (steps_left_ > 0) climb(hope.layer, hope.mean_load / mean_of_layers);
     }
-    for (LayerPath& path : paths_) path.weight /= mean_of_layers;
     keep_best_layers();
-    take_steps();
-    double gain = 0;
-    for (const LayerPath& path : paths_) {
-      gain += path.weight * path.gain(path.taken) / topology_.layers;
-    }
+    do {
+      taker_.take(paths_);
+    } while (climb_around_full_gpus());
+    for (const LayerPath& path : paths_) gain_ += path.weight * path.gain(path.taken);
     // An expert may have left its GPU and come back to another slot of it.
-    const Placement next(topology_, std::move(map_));
+    const Placement next(topology_, std::move(taker_.map()));
     return {keep_slots(topology_, request_.in_force, next),
-            grouped_ ? GroupRule::no_wider_than_base : GroupRule::none, gain};
+            grouped_ ? GroupRule::no_wider_than_base : GroupRule::none, gain_ / topology_.layers};
   }
 
  private:
   struct Hope {
     int32_t layer = 0;
+    double mean_load = 0;
     double gain = 0;  // at most, in tokens
   };
 
   int32_t live_gpus() const {
     return topology_.gpus - static_cast<int32_t>(request_.gpus_down.size());
-  }
-  std::span<int32_t> row(int32_t layer) {
-    return {map_.data() + static_cast<size_t>(layer) * topology_.slots,
-            static_cast<size_t>(topology_.slots)};
   }
   std::span<const double> layer_of(std::span<const double> loads, int32_t layer) const {
     const auto experts = static_cast<size_t>(topology_.logical_experts);
@@ -132,7 +100,8 @@ class Update {
   double perfect_peak() const { return 1 + std::log(live_gpus()) / sharpness_; }
 
   bool start(int32_t layer) {
-    return climb_.start(request_.in_force.layer(layer), layer_of(request_.outlook.loads, layer),
+    const auto row = full_gpus_ > 0 ? taker_.layer(layer) : request_.in_force.layer(layer);
+    return climb_.start(row, layer_of(request_.outlook.loads, layer),
                         layer_of(request_.outlook.steady_loads, layer), kSteadyWeight);
   }
 
@@ -145,22 +114,20 @@ class Update {
         throw std::invalid_argument("layer " + std::to_string(layer) +
                                     ": the GPUs that are up have no place for every expert");
       }
-      const auto required = climb_.slot_to_expert();
-      count_incoming(row(layer), required);
-      std::copy(required.begin(), required.end(), row(layer).begin());
+      taker_.require(layer, climb_.slot_to_expert());
       sum += climb_.mean_load();
       if (climb_.mean_load() <= 0) continue;
       const double peak = climb_.expected_peak(sharpness_);
       if (peak <= request_.settle || peak - perfect_peak() < price_) continue;
-      hopes_.push_back({layer, climb_.mean_load() * (peak - perfect_peak())});
+      hopes_.push_back({layer, climb_.mean_load(), climb_.mean_load() * (peak - perfect_peak())});
     }
     return sum / topology_.layers;
   }
 
   // Step by step from where the layer stands, back to where it paid most.
-  void climb(int32_t layer) {
+  void climb(int32_t layer, double weight) {
     start(layer);
-    LayerPath path{.layer = layer, .weight = climb_.mean_load(), .points = {}};
+    LayerPath path{.layer = layer, .weight = weight, .points = {}};
     const double before = climb_.expected_peak(sharpness_);
     const double much = kMovesOfMuch * price_;
     bool recounting = climb_.plan_recount(least_gain_, much) > much;
@@ -200,14 +167,6 @@ class Update {
     }
   }
 
-  void count_incoming(std::span<const int32_t> before, std::span<const int32_t> after) {
-    for (int32_t slot = 0; slot < topology_.slots; ++slot) {
-      if (after[slot] == before[slot] || after[slot] == kNoExpert) continue;
-      ++incoming_[topology_.gpu_of(slot)];
-      ++moves_;
-    }
-  }
-
   void keep_best_layers() {
     const auto limit = static_cast<size_t>(request_.budget.layers);
     if (limit == 0 || paths_.size() <= limit) return;
@@ -219,67 +178,39 @@ class Update {
     paths_.resize(limit);
   }
 
-  // Stretches of all layers' paths, the best gain per move first, until the budget is spent.
-  void take_steps() {
-    while (true) {
-      LayerPath* best = nullptr;
-      std::pair<size_t, double> stretch{0, 0};
-      for (LayerPath& path : paths_) {
-        if (path.closed) continue;
-        const auto next = path.best_stretch(affordable(path));
-        if (next.second > stretch.second) {
-          stretch = next;
-          best = &path;
-        }
-      }
-      if (!best) return;
-      for (; best->taken < stretch.first; ++best->taken) take(*best);
-      best->closed = best->taken == best->points.size();
+  // A GPU that may take in no more ends every path that leads over it. Where that leaves something
+  // of the budget, there are ways around. False: nothing does.
+  bool climb_around_full_gpus() {
+    const std::vector<char> full = taker_.full_gpus();
+    const auto count = std::count(full.begin(), full.end(), 1);
+    if (count <= full_gpus_ || steps_left_ <= 0) return false;
+    full_gpus_ = count;
+    climb_.close(full);
+    std::vector<LayerPath> blocked;
+    for (LayerPath& path : paths_) {
+      gain_ += path.weight * path.gain(path.taken);
+      if (path.taken < path.points.size()) blocked.push_back(std::move(path));
     }
-  }
-
-  void take(const LayerPath& path) {
-    const ClimbStep& step = path.points[path.taken].step;
-    for (int32_t i = 0; i < step.count; ++i) {
-      row(path.layer)[step.changes[i].slot] = step.changes[i].expert;
-      ++incoming_[topology_.gpu_of(step.changes[i].slot)];
+    paths_.clear();
+    for (const LayerPath& path : blocked) {
+      if (steps_left_ > 0) climb(path.layer, path.weight);
     }
-    moves_ += step.moves;
-  }
-
-  // How far along a path the budget reaches from where it is.
-  size_t affordable(const LayerPath& path) const {
-    const MoveBudget& budget = request_.budget;
-    if (budget.moves == 0 && budget.moves_per_gpu == 0) return path.points.size();
-    std::vector<int64_t> incoming = incoming_;
-    size_t end = path.taken;
-    for (; end < path.points.size(); ++end) {
-      const LayerPath::Point& point = path.points[end];
-      const int64_t moves = moves_ + point.moves - path.moves(path.taken);
-      if (budget.moves > 0 && moves > budget.moves) break;
-      bool fits = true;
-      for (int32_t i = 0; i < point.step.count; ++i) {
-        const int64_t received = ++incoming[topology_.gpu_of(point.step.changes[i].slot)];
-        fits = fits && (budget.moves_per_gpu == 0 || received <= budget.moves_per_gpu);
-      }
-      if (!fits) break;
-    }
-    return end;
+    return true;
   }
 
   const BalanceRequest& request_;
   const Topology& topology_;
   LayerClimb climb_;
   const bool grouped_;
-  std::vector<int32_t> map_;
-  std::vector<int64_t> incoming_;  // [gpus]
+  StepTaker taker_;
   const double sharpness_;
   const double price_;       // of a move: drop of a layer's expected peak that it must buy
   const double least_gain_;  // of a step
   int64_t steps_left_;
-  int64_t moves_ = 0;
   std::vector<Hope> hopes_;
   std::vector<LayerPath> paths_;
+  int64_t full_gpus_ = 0;
+  double gain_ = 0;  // of the paths that were given up where they stood, over all layers
 };
 
 class Incremental final : public Balancer {

@@ -46,6 +46,7 @@ LayerState::LayerState(const Topology& shape, std::span<const int32_t> gpus_down
       twice(width > experts),
       inverse_speed(padded(shape.gpus)),
       live(padded(shape.gpus)),
+      closed(shape.gpus),
       gpu_of(shape.slots),
       arrivals(shape.gpus),
       powers(padded(shape.gpus)),

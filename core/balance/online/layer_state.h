@@ -71,6 +71,7 @@ class LayerState {
   }
   bool holds(int32_t gpu, int32_t expert) const { return copies(now, gpu, expert) > 0; }
   bool down(int32_t gpu) const { return inverse_speed[gpu] == 0; }
+  bool open(int32_t gpu) const { return !down(gpu) && !closed[gpu]; }
   // A replica that can go: another GPU holds its expert, and its own GPU not twice.
   bool spare(int32_t slot) const {
     const int32_t old = row[slot];
@@ -109,6 +110,7 @@ class LayerState {
   const bool twice;                  // an expert may lie on a GPU twice
   std::vector<float> inverse_speed;  // [gpus, padded] 0: down
   std::vector<float> live;           // [gpus, padded] 1; 0: down
+  std::vector<char> closed;          // [gpus] takes nothing in
   std::vector<int32_t> gpu_of;       // [slots]
   double live_gpus = 0;
   double total_speed = 0;
