@@ -58,6 +58,9 @@ struct Decision {
   double tokens_per_gpu_step = 0;
   int64_t moves = 0;
   int64_t worst_gpu_moves = 0;
+  // Until the cooldown and the limits of an hour allow another update, whatever else speaks against
+  // it; 0: they do.
+  double seconds_to_next_update = 0;
   bool solved = false;                    // the balancer ran
   std::string detail;                     // a sentence for people, with the numbers
   std::optional<PlacementUpdate> update;  // verdict update (publish it), would_update (do not)

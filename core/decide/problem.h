@@ -5,10 +5,14 @@
 #include <array>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/model/names.h"
+#include "core/model/time.h"
 
 namespace eplbd {
+
+struct Situation;
 
 // The label values of eplbd_problems{kind}.
 enum class ProblemKind {
@@ -32,5 +36,8 @@ struct Problem {
   ProblemKind kind;
   std::string text;  // a sentence that names who and what
 };
+
+// As far as reports tell.
+std::vector<Problem> problems_of(const Situation& situation, TimePoint now);
 
 }  // namespace eplbd

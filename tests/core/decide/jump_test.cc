@@ -6,6 +6,7 @@
 #include <random>
 
 #include "core/decide/rebalancer.h"
+#include "core/model/imbalance.h"
 #include "tests/core/shapes.h"
 
 namespace eplbd {

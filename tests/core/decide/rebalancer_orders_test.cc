@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "core/decide/rebalancer.h"
+#include "core/model/migration.h"
 #include "tests/core/decide/rebalancer_fixture.h"
 
 using namespace eplbd;
@@ -151,9 +152,9 @@ TEST_CASE_METHOD(RebalancerFixture, "Measured imbalance comes from what GPUs rea
   std::vector<uint32_t> gpu_tokens(4 * 8, 10);
   gpu_tokens[0] = 20;
   time += 1;
-  CountsReport report = publisher.report(time);
-  report.gpu_tokens = packed(gpu_tokens);
-  rebalancer.ingest(report, at(time));
+  CountsReport uneven = publisher.report(time);
+  uneven.gpu_tokens = packed(gpu_tokens);
+  rebalancer.ingest(uneven, at(time));
   CHECK(rebalancer.measured_imbalance(at(time)) == Approx(50.0 / (11.25 + 30)));
 
   // Of the next placement only what came wholly under it.

@@ -5,6 +5,8 @@
 #include <random>
 
 #include "core/decide/rebalancer.h"
+#include "core/model/imbalance.h"
+#include "core/model/migration.h"
 #include "tests/core/shapes.h"
 
 using namespace eplbd;

@@ -1,9 +1,11 @@
-// What is wrong, as far as reports tell: see core/decide/problem.h.
 // SPDX-License-Identifier: Apache-2.0
+#include "core/decide/problem.h"
+
 #include <algorithm>
+#include <iterator>
 
 #include "core/decide/number.h"
-#include "core/decide/rebalancer.h"
+#include "core/decide/situation.h"
 
 namespace eplbd {
 namespace {
@@ -16,50 +18,52 @@ std::string list(const std::vector<int32_t>& gpus) {
   return text;
 }
 
+// Workers that all are gone are no fault of theirs; ones that report but do not count are.
+bool lacks_counts(const Situation& situation, TimePoint now) {
+  const Duration timeout = situation.options.workers.timeout;
+  const auto reported = situation.group.reported_at();
+  return reported && now - *reported < timeout && now - situation.started > timeout &&
+         !situation.sources.any_live(now);
+}
+
 }  // namespace
 
-std::vector<Problem> Rebalancer::problems(Now now) const {
+std::vector<Problem> problems_of(const Situation& situation, TimePoint now) {
+  const GroupState& group = situation.group;
   std::vector<Problem> problems;
   const auto add = [&](ProblemKind kind, std::string text) {
     problems.push_back({kind, std::move(text)});
   };
-  if (group_.topology_mismatch()) add(ProblemKind::topology_mismatch, group_.mismatch());
-  if (group_.failed() || group_.overdue()) {
+  if (group.topology_mismatch()) add(ProblemKind::topology_mismatch, group.mismatch());
+  if (group.failed() || group.overdue()) {
     add(ProblemKind::not_applied,
-        "placement " + to_text(group_.published().id) + " was not applied: " + group_.failure());
+        "placement " + to_text(group.published().id) + " was not applied: " + group.failure());
   }
-  if (group_.broken()) add(ProblemKind::broken_map, *group_.broken());
+  if (group.broken()) add(ProblemKind::broken_map, *group.broken());
   std::vector<int32_t> empty;
-  std::ranges::set_difference(group_.empty_gpus(), state_.gpus_down, std::back_inserter(empty));
+  std::ranges::set_difference(group.empty_gpus(), situation.state.gpus_down,
+                              std::back_inserter(empty));
   if (!empty.empty()) {
     add(ProblemKind::empty_gpu, "workers report no weights on GPU " + list(empty) +
                                     ": it gets none until it is restored, or they report some");
   }
-  if (group_.nameless()) {
+  if (group.nameless()) {
     add(ProblemKind::nameless_placement, "workers run another placement under the name " +
-                                             to_text(group_.running()) +
+                                             to_text(group.running()) +
                                              " than is known by it, or one that nobody reports");
   }
-  if (lacks_counts(now)) {
+  if (lacks_counts(situation, now)) {
     add(ProblemKind::no_counts, "workers report their state, but nobody sent counts for " +
-                                    number(to_seconds(options_.workers.timeout)) + " s");
+                                    number(to_seconds(situation.options.workers.timeout)) + " s");
   }
-  for (const auto& [name, source] : sources_.sources()) {
+  for (const auto& [name, source] : situation.sources.sources()) {
     const double pace = source.counts.pace();
     const bool off = pace > kPaceTolerance || (pace > 0 && pace < 1 / kPaceTolerance);
-    if (!off || !sources_.live(source, now.steady)) continue;
+    if (!off || !situation.sources.live(source, now)) continue;
     add(ProblemKind::worker_clock, name + " counts " + number(pace) +
                                        " seconds of its ts in one of ours: it is to be in seconds");
   }
   return problems;
-}
-
-// Workers that all are gone are no fault of theirs; ones that report but do not count are.
-bool Rebalancer::lacks_counts(Now now) const {
-  const Duration timeout = options_.workers.timeout;
-  const auto reported = group_.reported_at();
-  return reported && now.steady - *reported < timeout && now.steady - started_ > timeout &&
-         !sources_.any_live(now.steady);
 }
 
 }  // namespace eplbd

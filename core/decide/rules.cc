@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/decide/rules.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/decide/cooldown.h"
+#include "core/decide/limits.h"
+#include "core/decide/number.h"
+#include "core/decide/search.h"
+
+namespace eplbd {
+namespace {
+
+// A search in vain is not repeated at every tick; unless the imbalance grew by what is worth it.
+// Where it did not grow by what was lacking, hardly more is to be found than before.
+constexpr Duration kSearchAgain = std::chrono::milliseconds(900);
+constexpr Duration kSearchMuchLater = std::chrono::seconds(5);
+
+// A map that the group was once found to run, which nobody can be told to apply.
+bool is_unpublishable(const Topology& topology, const PlacementUpdate& update) {
+  if (update.base != update.id) return false;  // one of ours
+  PlacementRules rules;
+  rules.gpus_down = update.gpus_down;
+  rules.allow_duplicates = true;
+  return find_violation(topology, update.placement, rules).has_value();
+}
+
+// The figures of the placement in force.
+Decision begin(const Situation& situation, const Measured& measured, Now now) {
+  const auto& layers = measured.imbalance.layers;
+  const Duration apply_timeout = situation.options.workers.apply_timeout;
+  Decision decision;
+  decision.now = now;
+  decision.tokens = measured.tokens;
+  decision.tokens_per_gpu_step = situation.sources.tokens_per_gpu_step(now.steady);
+  decision.imbalance = measured.imbalance.whole_model;
+  const auto worst = std::max_element(layers.begin(), layers.end());
+  decision.worst_layer = *worst;
+  decision.worst_layer_id =
+      situation.topology.layer_id(static_cast<int32_t>(worst - layers.begin()));
+  decision.seconds_to_next_update = std::max(to_seconds(cooldown_left(situation, now.steady)),
+                                             seconds_to_limits(situation, now.steady));
+  decision.publish_again =
+      situation.mode() == Mode::active && situation.group.due_again(apply_timeout, now.steady);
+  return decision;
+}
+
+Measured measure_now(const Situation& situation, Now now) {
+  return measure(situation.topology, situation.group.in_force(), situation.loads(now.steady),
+                 situation.gpus_down);
+}
+
+Rule check_reports(const Situation& situation, const Decision& decision) {
+  const RebalancerOptions& options = situation.options;
+  if (!situation.sources.any_live(decision.now.steady)) {
+    return Answer{Verdict::no_counts, "no source sent counts within the last " +
+                                          number(to_seconds(options.workers.timeout)) + " s"};
+  }
+  const auto least = static_cast<double>(std::max<int64_t>(options.trigger.min_tokens, 1));
+  if (decision.tokens < least) {
+    return Answer{Verdict::too_few_tokens,
+                  number(decision.tokens) + " tokens in the window, fewer than " + number(least)};
+  }
+  const int64_t least_of_a_gpu = options.trigger.min_tokens_per_gpu_step;
+  if (decision.tokens_per_gpu_step < static_cast<double>(least_of_a_gpu)) {
+    return Answer{Verdict::too_few_tokens, number(decision.tokens_per_gpu_step) +
+                                               " tokens of a layer a GPU and step, fewer than " +
+                                               std::to_string(least_of_a_gpu)};
+  }
+  if (!situation.group.topology_mismatch()) return std::nullopt;
+  return Answer{Verdict::topology_mismatch, situation.group.mismatch()};
+}
+
+Rule check_trigger(const Situation& situation, const Decision& decision) {
+  const GroupState& group = situation.group;
+  const double trigger = situation.options.trigger.imbalance;
+  if (group.failed() || group.overdue()) return Answer{Verdict::apply_failed, group.failure()};
+  if (group.pending()) return Answer{Verdict::applying, "the group is applying the placement"};
+  if (Rule rule = check_cooldown(situation, decision.now.steady)) return rule;
+  // A layer is enough: min_gain tells whether it is worth it. The whole model's is never above it.
+  if (decision.worst_layer > trigger) return std::nullopt;
+  return Answer{Verdict::balanced, "imbalance " + number(decision.imbalance) +
+                                       ", of no layer above " + number(trigger) + ": layer " +
+                                       std::to_string(decision.worst_layer_id) + " has most, " +
+                                       number(decision.worst_layer)};
+}
+
+// The last search found nothing worth an update, and the load has hardly changed since.
+Rule check_last_search(const Situation& situation, const Decision& decision) {
+  if (!situation.in_vain) return std::nullopt;
+  const auto& last = *situation.in_vain;
+  const double rise = decision.imbalance - last.imbalance;
+  const Duration pause = rise < last.lacking ? kSearchMuchLater : kSearchAgain;
+  const bool held =
+      rise < situation.options.trigger.min_gain && decision.now.steady - last.at < pause;
+  return held ? Rule(last.answer) : std::nullopt;
+}
+
+// What must change because the group runs what it should not, or by a name that is not its own.
+Decision force(const Situation& situation, const Measured& measured, Decision decision) {
+  const GroupState& group = situation.group;
+  const TimePoint now = decision.now.steady;
+  MoveBudget budget;
+  Rule rule = check_hold(situation, now);
+  if (!rule) rule = check_forced(situation, now, budget);
+  if (!rule) rule = check_last_search(situation, decision);
+  if (rule) return answered(std::move(decision), std::move(*rule));
+  decision.forced = true;
+  const PlacementRules rules{GroupRule::none, nullptr, situation.gpus_down, false};
+  if (group.nameless() && !find_violation(situation.topology, group.in_force(), rules)) {
+    return update_to(situation, group.in_force(), measured, UpdateReason::recovered,
+                     std::move(decision));
+  }
+  const bool broken = group.broken() || !situation.gpus_to_change();
+  const UpdateReason reason = broken ? UpdateReason::repaired : UpdateReason::gpu;
+  return search(situation, measured, {reason, budget, std::nullopt}, std::move(decision));
+}
+
+Decision refused(const Situation& situation, Now now, std::string why) {
+  return answered(begin(situation, measure_now(situation, now), now),
+                  {Verdict::invalid_candidate, std::move(why)});
+}
+
+Decision plan_given(const Situation& situation, const Placement& placement, UpdateReason reason,
+                    Now now) {
+  const PlacementRules rules{GroupRule::none, nullptr, situation.gpus_down, false};
+  if (auto violation = find_violation(situation.topology, placement, rules)) {
+    return refused(situation, now, std::move(*violation));
+  }
+  const Measured measured = measure_now(situation, now);
+  return update_to(situation, keep_slots(situation.topology, situation.group.in_force(), placement),
+                   measured, reason, begin(situation, measured, now));
+}
+
+}  // namespace
+
+Decision decide(const Situation& situation, Now now) {
+  const GroupState& group = situation.group;
+  const Measured measured = measure_now(situation, now);
+  Decision decision = begin(situation, measured, now);
+  const auto stop = [&](Answer answer) { return answered(std::move(decision), std::move(answer)); };
+  if (situation.mode() == Mode::observe) return stop({Verdict::observing, "mode is observe"});
+  const bool may_change = situation.mode() == Mode::active && !group.topology_mismatch();
+  if (may_change && situation.gpus_ordered && situation.gpus_to_change()) {
+    return search(situation, measured, {UpdateReason::gpu, {}, std::nullopt}, std::move(decision));
+  }
+  if (situation.paused(now.steady)) return stop({Verdict::paused, "paused by an operator"});
+  const bool waits = group.pending() && !is_unpublishable(situation.topology, group.published());
+  const bool wrong = !waits && (group.pending() || group.broken() || situation.gpus_to_change());
+  if (may_change && (wrong || group.nameless())) {
+    return force(situation, measured, std::move(decision));
+  }
+  if (Rule rule = check_reports(situation, decision)) return stop(std::move(*rule));
+  if (Rule rule = check_trigger(situation, decision)) return stop(std::move(*rule));
+  MoveBudget budget = budget_of_an_update(situation.options.limits);
+  if (Rule rule = check_limits(situation, now.steady, budget)) return stop(std::move(*rule));
+  if (Rule rule = check_last_search(situation, decision)) return stop(std::move(*rule));
+  return search(situation, measured,
+                {UpdateReason::threshold, budget, least_gain(situation, now.steady)},
+                std::move(decision));
+}
+
+Decision plan_rebalance(const Situation& situation, Now now) {
+  const Measured measured = measure_now(situation, now);
+  Decision decision = begin(situation, measured, now);
+  if (Rule rule = check_reports(situation, decision)) {
+    return answered(std::move(decision), std::move(*rule));
+  }
+  return search(situation, measured,
+                {UpdateReason::requested, budget_of_an_update(situation.options.limits), 0.0},
+                std::move(decision));
+}
+
+Decision plan_rollback(const Situation& situation, std::optional<uint64_t> version, Now now) {
+  const PlacementLog& log = situation.state.placements;
+  if (!version && log.history.empty()) {
+    return refused(situation, now, "there is no earlier placement");
+  }
+  const uint64_t wanted = version ? *version : log.history.front().id.version;
+  const std::string name = "version " + std::to_string(wanted);
+  const PlacementUpdate* const earlier = log.find(wanted);
+  if (!earlier && wanted != 0) {
+    std::string kept = "0";
+    for (const PlacementUpdate& update : log.history) {
+      if (update.id.version != 0) kept += ", " + std::to_string(update.id.version);
+    }
+    return refused(situation, now, name + " is not kept; these are: " + kept);
+  }
+  if ((earlier ? earlier->gpus_down : std::vector<int32_t>{}) != situation.gpus_down) {
+    return refused(situation, now,
+                   name +
+                       " was made when other GPUs were down: drain or restore those first, "
+                       "or take another version");
+  }
+  return plan_given(situation, earlier ? earlier->placement : log.initial, UpdateReason::rollback,
+                    now);
+}
+
+Decision plan_import(const Situation& situation, const Placement& placement, Now now) {
+  return plan_given(situation, placement, UpdateReason::imported, now);
+}
+
+}  // namespace eplbd
