@@ -64,3 +64,13 @@ TEST_CASE("a start fills every slot, no expert twice on a GPU", "[start]") {
     CHECK(state.count == counts);
   }
 }
+
+TEST_CASE("where only a GPU with the expert has room, another one passes it one of its own",
+          "[start]") {
+  RegionState state;
+  state.reset(std::vector<double>{100, 10, 10, 10, 10, 10, 10, 2}, std::vector<double>(3, 1.0), 3);
+  const std::vector<int32_t> counts = {1, 1, 1, 1, 1, 1, 1, 2};  // the last fill 100's GPU
+  Start().place(counts, state);
+  REQUIRE(is_consistent(state));
+  CHECK(state.count == counts);
+}
