@@ -109,9 +109,12 @@ void Deployment::order_gpu(int32_t gpu, GpuOrder order, OrderDone done) {
     if (filled_again) rebalancer_.fill_again(gpu);
     const bool as_before = down == down_before && lost == lost_before && !filled_again;
     const std::string next = as_before ? "it was so before"
-                             : rebalancer_.mode() == Mode::active
-                                 ? "the next decision sees to it"
-                                 : publishes_nothing(rebalancer_.mode());
+                             : rebalancer_.mode() != Mode::active
+                                 ? publishes_nothing(rebalancer_.mode())
+                             : !down.empty() && !rebalancer_.group().may_empty_gpus()
+                                 ? "it keeps its experts until workers say that they can run "
+                                   "without (\"inactive_gpus\" among the features of their state)"
+                                 : "the next decision sees to it";
     const std::string detail = fmt::format("GPU {} {}: {}", gpu, words_of(order), next);
     log(LogLevel::info, detail);
     save_now(detail, done);

@@ -276,7 +276,8 @@ std::string status_json(const Deployment& deployment, const Endpoints& endpoints
                        {"control", endpoints.control}};
   json["topology"] = topology_json(rebalancer.topology());
   json["placement"] = placement_summary(rebalancer.group());
-  json["gpus_down"] = rebalancer.gpus_down();
+  json["gpus_down"] =
+      rebalancer.group().may_empty_gpus() ? rebalancer.gpus_down() : rebalancer.state().gpus_down;
   add_balance(json, deployment, snap, now);
   json["history"] = history_json(deployment.journal());
   json["decisions"] = decisions_json(deployment.journal());

@@ -158,6 +158,7 @@ struct Fleet::Impl {
       report.apply_seconds = to_seconds(follower.apply_time());
     }
     report.set_map(topology, follower.serving());
+    report.inactive_gpus = true;
     send(source, encode_state(report));
     state_due = Clock::now() + kStateEvery;
   }

@@ -98,6 +98,7 @@ void VirtualGroup::report_state(Now now) {
                                               : WorkerStatus::applied;
   if (report.status == WorkerStatus::applied) report.apply_seconds = time_.apply_seconds;
   report.set_map(topology_, serving_);
+  report.inactive_gpus = true;
   rebalancer_.observe(report, now);
 }
 

@@ -47,6 +47,13 @@ std::vector<Problem> problems_of(const Situation& situation, TimePoint now) {
     add(ProblemKind::empty_gpu, "workers report no weights on GPU " + list(empty) +
                                     ": it gets none until it is restored, or they report some");
   }
+  const std::vector<int32_t>& down = situation.state.gpus_down;
+  const bool heard = group.reported_at() || situation.sources.any_live(now);
+  if (heard && !down.empty() && !group.may_empty_gpus()) {
+    add(ProblemKind::not_drained, "GPU " + list(down) +
+                                      " is to hold nothing, but workers do not say that they can "
+                                      "run so: no \"inactive_gpus\" among their features");
+  }
   if (group.nameless()) {
     add(ProblemKind::nameless_placement, "workers run another placement under the name " +
                                              to_text(group.running()) +

@@ -22,14 +22,15 @@ enum class ProblemKind {
   broken_map,          // workers report a map that breaks a rule
   empty_gpu,           // workers report a GPU without weights that no operator took out
   nameless_placement,  // workers run what nobody else knows by its name
+  not_drained,         // workers do not say that a GPU of theirs may hold nothing
   no_counts,           // workers report their state, but nothing of load
   messages_rejected,   // what somebody sends is dropped
   worker_clock         // a worker's time runs far faster or slower than ours
 };
 constexpr auto names(ProblemKind) {
-  return std::to_array<std::string_view>({"state_not_saved", "topology_mismatch", "not_applied",
-                                          "broken_map", "empty_gpu", "nameless_placement",
-                                          "no_counts", "messages_rejected", "worker_clock"});
+  return std::to_array<std::string_view>(
+      {"state_not_saved", "topology_mismatch", "not_applied", "broken_map", "empty_gpu",
+       "nameless_placement", "not_drained", "no_counts", "messages_rejected", "worker_clock"});
 }
 
 struct Problem {

@@ -195,12 +195,13 @@ void Rebalancer::follow_clock(Now now) {
   if (state.paused_until_unix_seconds > 0) state.paused_until_unix_seconds += step;
 }
 
-// GPUs that hold nothing, unless the others could not hold every expert.
+// GPUs that hold nothing, unless the group cannot run so or the others could not hold every expert.
 void Rebalancer::note_gpus() {
   RebalancerState& state = situation_.state;
   std::vector<int32_t>& down = situation_.gpus_down;
   state.gpus_empty = situation_.group.empty_gpus();
   down.clear();
+  if (!situation_.group.may_empty_gpus()) return;
   std::ranges::set_union(state.gpus_down, state.gpus_empty, std::back_inserter(down));
   const auto live = topology().gpus - static_cast<int64_t>(down.size());
   if (live * topology().slots_per_gpu() < topology().logical_experts) down = state.gpus_down;
@@ -226,6 +227,11 @@ std::optional<std::string> Rebalancer::set_gpus_down(std::vector<int32_t> down,
   if (live * slots_per_gpu < experts) {
     return std::to_string(live) + " GPUs with " + std::to_string(slots_per_gpu) +
            " slots each cannot hold " + std::to_string(experts) + " experts";
+  }
+  const bool fewer = std::ranges::includes(situation_.state.gpus_down, down);
+  if (!fewer && group().reported_at() && !group().may_empty_gpus()) {
+    return "workers do not say that they can run with a GPU that holds nothing: no "
+           "\"inactive_gpus\" among the features of their state";
   }
   situation_.gpus_ordered |= down != situation_.state.gpus_down;
   situation_.state.gpus_down = std::move(down);

@@ -17,13 +17,16 @@ namespace {
 constexpr Duration kSearchAgain = std::chrono::milliseconds(900);
 constexpr Duration kSearchMuchLater = std::chrono::seconds(5);
 
-// A map that the group was once found to run, which nobody can be told to apply.
-bool is_unpublishable(const Topology& topology, const PlacementUpdate& update) {
-  if (update.base != update.id) return false;  // one of ours
+// Whether the group can be told to apply what is published: not where it has an empty GPU and the
+// group no longer says that it can run so, nor a map that it was once found to run, if broken.
+bool is_runnable(const Topology& topology, const GroupState& group) {
+  const PlacementUpdate& update = group.published();
+  if (!update.gpus_down.empty() && !group.may_empty_gpus()) return false;
+  if (update.base != update.id) return true;  // one of ours
   PlacementRules rules;
   rules.gpus_down = update.gpus_down;
   rules.allow_duplicates = true;
-  return find_violation(topology, update.placement, rules).has_value();
+  return !find_violation(topology, update.placement, rules).has_value();
 }
 
 // The figures of the placement in force.
@@ -146,7 +149,7 @@ Decision decide(const Situation& situation, Now now) {
     return search(situation, measured, {UpdateReason::gpu, {}, std::nullopt}, std::move(decision));
   }
   if (situation.paused(now.steady)) return stop({Verdict::paused, "paused by an operator"});
-  const bool waits = group.pending() && !is_unpublishable(situation.topology, group.published());
+  const bool waits = group.pending() && is_runnable(situation.topology, group);
   const bool wrong = !waits && (group.pending() || group.broken() || situation.gpus_to_change());
   if (may_change && (wrong || group.nameless())) {
     return force(situation, measured, std::move(decision));

@@ -39,7 +39,8 @@ GroupState::GroupState(const Topology& topology, PlacementLog& log, std::vector<
       running_(log.published.id),
       in_force_(log.published.placement),
       broken_(broken_rule(topology, running_, in_force_, log.published.gpus_down)),
-      empty_gpus_(std::move(empty_gpus)) {}
+      empty_gpus_(std::move(empty_gpus)),
+      may_empty_gpus_(!log.published.gpus_down.empty() || !empty_gpus_.empty()) {}
 
 void GroupState::publish(const PlacementUpdate& update, TimePoint now) {
   log_.publish(update);
@@ -115,6 +116,7 @@ ObserveResult GroupState::report(const StateReport& report, Now now) {
   }
   unknown_ = false;
   ReportedMap map = read_reported_map(topology_, report.physical_to_logical);
+  may_empty_gpus_ = report.inactive_gpus || !map.empty_gpus.empty();
   if (progressed(report, map.placement, now.steady)) return result;
   judge(report, map);
 
@@ -129,7 +131,11 @@ ObserveResult GroupState::report(const StateReport& report, Now now) {
   } else if (pending_ && report.running == running_ && map.placement == in_force_) {
     note_status(report, result);
   } else if (report.running < log_.published.id) {
+    // At each report it may have another row of an update that was superseded meanwhile.
+    const bool goes_on =
+        pending_ && report.running == running_ && report.status == WorkerStatus::applying;
     fall_behind(report.running, std::move(map.placement), now.steady, result);
+    if (goes_on) result.detail.clear();
     note_status(report, result);
   } else if (report.running != running_ || map.placement != in_force_) {
     adopt(report.running, std::move(map.placement), now, result);

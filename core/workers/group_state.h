@@ -64,6 +64,8 @@ class GroupState {
   // The rule that the reported map breaks, with who reports it; until a map is reported that is
   // whole.
   const std::optional<std::string>& broken() const { return broken_; }
+  // The group can run with a GPU that holds nothing: it says so, or it does.
+  bool may_empty_gpus() const { return may_empty_gpus_; }
   // GPUs that the group itself emptied, and did not report weights on again; sorted.
   const std::vector<int32_t>& empty_gpus() const { return empty_gpus_; }
   bool topology_mismatch() const { return topology_mismatch_; }
@@ -95,6 +97,7 @@ class GroupState {
   bool renamed_ = false;
   std::optional<std::string> broken_;
   std::vector<int32_t> empty_gpus_;
+  bool may_empty_gpus_ = false;
   std::string failure_;
   TimePoint pending_since_{};
   TimePoint sent_at_{};  // last publication of what is pending

@@ -79,6 +79,7 @@ struct StateReport {
   int64_t slots = 0;
   int64_t gpus = 0;
   PackedArray<int32_t> physical_to_logical;  // [layers, slots]
+  bool inactive_gpus = false;  // of its features: it can run with a GPU that holds nothing
 
   // The shape, and a view of the map: `placement` outlives it.
   void set_map(const Topology& topology, const Placement& placement) {

@@ -138,10 +138,14 @@ std::optional<MsgpackValue> MsgpackReader::next_whole(int depth) {
   std::array<uint64_t, kMsgpackMaxDepth> left{};
   int entered = 0;
   std::optional<MsgpackValue> first;
+  size_t begin = 0;
   do {
     const auto value = next();
     if (!value) return std::nullopt;
-    if (!first) first = value;
+    if (!first) {
+      first = value;
+      begin = position_;
+    }
     if (entered > 0) --left[entered - 1];
     const bool is_map = value->type == MsgpackType::map;
     if (is_map || value->type == MsgpackType::array) {
@@ -151,6 +155,7 @@ std::optional<MsgpackValue> MsgpackReader::next_whole(int depth) {
     }
     while (entered > 0 && left[entered - 1] == 0) --entered;
   } while (entered > 0);
+  if (first->bytes.empty()) first->bytes = bytes_.subspan(begin, position_ - begin);
   return first;
 }
 

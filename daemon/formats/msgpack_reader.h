@@ -32,7 +32,7 @@ struct MsgpackValue {
   uint64_t integer = 0;  // unsigned_integer, boolean; negative_integer: two's complement
   double floating = 0;   // floating
   uint32_t items = 0;    // array: elements; map: pairs
-  std::span<const std::byte> bytes;  // string, binary, extension
+  std::span<const std::byte> bytes;  // string, binary, extension; a whole container's elements
 
   // The value as what the caller needs, or nothing when it is something else. Integers are taken
   // from any integer format; a number with a fraction is taken from integers too, as some

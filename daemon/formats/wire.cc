@@ -86,6 +86,16 @@ class Fields {
     if (name && is_name(*name)) rejection.source = *name;
     return rejection;
   }
+  // Whether that array has this string among its elements.
+  bool lists(std::string_view key, std::string_view text) const {
+    const MsgpackValue* value = find_said(key);
+    if (value == nullptr) return false;
+    MsgpackReader elements(value->bytes);
+    while (const auto element = elements.next_whole(2)) {
+      if (element->as_string() == text) return true;
+    }
+    return false;
+  }
 
  private:
   const MsgpackValue* find(std::string_view key) const {
@@ -182,6 +192,7 @@ WorkerMessage decode_state(Fields& fields, uint64_t sequence) {
   const uint64_t slots = dimension(key::kSlots);
   const uint64_t gpus = dimension(key::kGpus);
   fields.array_or_absent(key::kFeatures);
+  report.inactive_gpus = fields.lists(key::kFeatures, kInactiveGpus);
   report.physical_to_logical = fields.array<int32_t>(key::kPhysicalToLogical, layers * slots);
   fields.require(status.has_value(), RejectReason::bad_value, key::kStatus,
                  "idle, applying, applied, failed or refused");

@@ -62,6 +62,7 @@ std::string encode_state(const StateReport& report) {
   map.add(key::kSlots, report.slots);
   map.add(key::kGpus, report.gpus);
   map.add_array(key::kPhysicalToLogical, report.physical_to_logical);
+  if (report.inactive_gpus) map.add(key::kFeatures, std::vector{kInactiveGpus});
   return map.finish();
 }
 

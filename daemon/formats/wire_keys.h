@@ -41,3 +41,10 @@ inline constexpr std::string_view kReason = "reason";
 inline constexpr std::string_view kMode = "mode";
 
 }  // namespace eplbd::key
+
+namespace eplbd {
+
+// Of the features: a GPU of the group may hold nothing.
+inline constexpr std::string_view kInactiveGpus = "inactive_gpus";
+
+}  // namespace eplbd

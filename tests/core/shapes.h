@@ -98,6 +98,7 @@ struct Reporter {
   std::string source = "dp0-state";
   uint64_t epoch = 1;
   uint64_t sequence = 0;
+  bool inactive_gpus = false;
 
   StateReport report(const Topology& topology, double ts, PlacementId running, const Placement& map,
                      WorkerStatus status = WorkerStatus::idle) {
@@ -113,6 +114,7 @@ struct Reporter {
     report.slots = topology.slots;
     report.gpus = topology.gpus;
     report.physical_to_logical = packed(map.map());
+    report.inactive_gpus = inactive_gpus;
     return report;
   }
 };

@@ -6,6 +6,21 @@
 
 using namespace eplbd;
 
+namespace {
+
+// What the worker gets once it says, under `update`, that it can run with an empty GPU.
+PlacementUpdate emptied(Running& running, PlacementUpdate update) {
+  while (update.gpus_down.empty()) {
+    running.report_state(update.placement);
+    auto next = running.next_placement(1);
+    REQUIRE(next);
+    update = std::move(*next);
+  }
+  return update;
+}
+
+}  // namespace
+
 TEST_CASE("orders take effect before they are answered") {
   const Folder folder;
   Running running(folder);
@@ -53,11 +68,10 @@ TEST_CASE("nothing is published while the mode is not active") {
 TEST_CASE("loads are shown against the mean of the GPUs that hold something") {
   const Folder folder;
   Running running(folder);
-  REQUIRE(running.next_placement(1));
+  const std::optional<PlacementUpdate> first = running.next_placement(1);
+  REQUIRE(first);
   CHECK(running.order("gpu", {{"gpu", 1}, {"action", "drain"}}).status == 200);
-  std::optional<PlacementUpdate> update = running.next_placement(1);
-  while (update && update->gpus_down.empty()) update = running.next_placement(1);
-  REQUIRE(update);
+  running.report_state(emptied(running, *first).placement);
   REQUIRE_FALSE(running.next_placement(1, 20));  // heard to run it, and counted under it
   const Json status = running.status();
   for (const Json& ratios : {status["gpu_load_ratio"], status["layer_gpu_load_ratio"][1]}) {
@@ -72,9 +86,12 @@ TEST_CASE("loads are shown against the mean of the GPUs that hold something") {
 TEST_CASE("a rollback to what cannot be says what can") {
   const Folder folder;
   Running running(folder);
-  REQUIRE(running.next_placement(1));
+  const std::optional<PlacementUpdate> update = running.next_placement(1);
+  REQUIRE(update);
   CHECK_THAT(running.order("rollback", {{"version", 9}}).body, Catch::Contains("these are: 0"));
-  CHECK(running.order("gpu", {{"gpu", 1}, {"action", "drain"}}).status == 200);
+  CHECK_THAT(running.order("gpu", {{"gpu", 1}, {"action", "drain"}}).body,
+             Catch::Contains("until workers say"));
+  emptied(running, *update);
   CHECK_THAT(running.order("rollback", {{"version", 0}}).body,
              Catch::Contains("other GPUs were down"));
   CHECK_THAT(running.order("gpu", {{"gpu", 1}, {"action", "drain"}}).body,

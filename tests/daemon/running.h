@@ -86,6 +86,18 @@ class Running {
     counts_.send(zmq::buffer(payload));
   }
 
+  // The worker runs `map` under the last placement's name, and can run with an empty GPU.
+  void report_state(const Placement& map) {
+    StateReport report;
+    report.source = "head";
+    report.epoch = 1;
+    report.ts = 1001 + static_cast<double>(sequence_);
+    report.running = held_;
+    report.set_map(topology_, map);
+    report.inactive_gpus = true;
+    send(encode_state(report));
+  }
+
   // The next placement above what the worker holds, which it then runs.
   std::optional<PlacementUpdate> next_placement(size_t hot, int tries = 1000) {
     placements_.set(zmq::sockopt::rcvtimeo, 20);

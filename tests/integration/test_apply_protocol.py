@@ -54,6 +54,16 @@ class ApplyProtocol(DaemonTest):
 
         eventually(seen, f"{identity} {times} times", timeout)
 
+    def offer_inactive_gpus(self, identity, table):
+        self.reporter.keys["features"] = ["inactive_gpus"]
+        self.report(identity, table, "applied")
+
+    def order_gpu(self, gpu, action):
+        """As soon as the daemon has heard that it may."""
+        body = {"gpu": gpu, "action": action}
+        eventually(
+            lambda: ask(self.subject.control(), "POST", "/v1/gpu", body)[0] == 200, f"{action} {gpu}")
+
     def test_applying_then_applied(self):
         self.begin()
         identity, table = self.update()
@@ -208,7 +218,8 @@ class ApplyProtocol(DaemonTest):
 
     def test_a_lost_gpu_is_no_source(self):
         self.begin()
-        ask(self.subject.control(), "POST", "/v1/gpu", {"gpu": 2, "action": "lost"})
+        self.offer_inactive_gpus((0, 0), INITIAL)
+        self.order_gpu(2, "lost")
         identity, table = self.update()
         moved = np.frombuffer(self.follower.message["moves"], "<i4").reshape(-1, 4)
         self.assertFalse(np.any((moved[:, 3] >= 0) & (moved[:, 3] // 5 == 2)))
@@ -240,9 +251,13 @@ class ApplyProtocol(DaemonTest):
         self.begin()
         identity, table = self.update()
         self.report(identity, table, "applied")
+        eventually(lambda: self.subject.metrics()("apply_seconds_count") == 1, "applied")
         body = {"gpu": 3, "action": "drain"}
         status, text, _ = ask(self.subject.control(), "POST", "/v1/gpu", body)
-        self.assertEqual(status, 200, text)
+        self.assertEqual(status, 409, text)
+        self.assertIn("inactive_gpus", text)
+        self.offer_inactive_gpus(identity, table)
+        self.order_gpu(3, "drain")
         before = table
         identity, table = self.update()
         message = self.follower.message

@@ -220,6 +220,8 @@ void Group::report_map(int32_t index, PlacementId id, std::vector<int32_t> map,
   report.logical_experts = topology.logical_experts;
   report.slots = static_cast<int64_t>(map.size()) / topology.layers;
   report.gpus = topology.gpus * report.slots / topology.slots;
+  report.inactive_gpus = scenario_.inactive_gpus;
+  if (report.inactive_gpus || world_.lasts(Fault::empty_gpu)) world_.judge().may_empty_gpus();
   const auto sent = std::make_shared<std::vector<int32_t>>(std::move(map));
   const auto name = std::make_shared<std::string>(source.name);
   world_.send([report, sent, name](Deployment& deployment) mutable {

@@ -50,6 +50,9 @@ void Judge::held(const PlacementUpdate& update) {
   if (const auto violation = find_violation(scenario_.topology, update.placement, rules)) {
     fail("every placement is valid", name_of(update.id) + ": " + *violation);
   }
+  if (!update.gpus_down.empty() && !may_empty_gpus_) {
+    fail("no GPU is emptied of a group that cannot run so", name_of(update.id));
+  }
   const auto [known, is_new] = maps_.emplace(update.id, update.placement);
   // What a name meant that the disk lost is what the group says, which may be a lie.
   if (lost_ && adopted) known->second = update.placement;

@@ -39,6 +39,7 @@ class Judge {
   void lost_its_state();                     // names may go back, and what was spent is forgotten
   void lost_its_dates() { spent_.clear(); }  // the clock was set, and not one save went through
   void ordered_gpus() { gpus_ordered_ = true; }
+  void may_empty_gpus() { may_empty_gpus_ = true; }  // the group says so, or does
   void counted(double tokens) { counted_ += tokens; }
 
   // ---- What the deployment does ----
@@ -72,6 +73,7 @@ class Judge {
   TimePoint hindered_at_{};
   bool gpus_ordered_ = false;
   bool lost_ = false;
+  bool may_empty_gpus_ = false;
   double counted_ = 0;
 };
 

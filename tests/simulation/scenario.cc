@@ -108,6 +108,7 @@ Scenario scenario_of(uint64_t seed) {
     scenario.events.push_back(draw_event(random, scenario));
   }
   std::ranges::stable_sort(scenario.events, {}, &Event::at);
+  scenario.inactive_gpus = random.chance(0.7);
   scenario.settled = kFaultsEnd + kLongest + 1;
   return scenario;
 }

@@ -69,7 +69,8 @@ struct Scenario {
   Topology topology;
   RebalancerOptions options;
   int32_t sources = 1;
-  bool reports = true;  // the group reports state
+  bool reports = true;        // the group reports state
+  bool inactive_gpus = true;  // and that it can run with a GPU that holds nothing
   std::vector<Event> events;
   double settled = 0;  // seconds, after which nothing befalls it
 };

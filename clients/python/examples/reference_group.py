@@ -145,7 +145,13 @@ def run_rank(rank: int, settings: Settings, stop, events) -> None:
     weights = TaggedWeights(rank, running, mine)
     head = {}
     if rank == 0:
-        reporter = StateReporter(settings.deployment, [settings.counts], "rank0", running)
+        reporter = StateReporter(
+            settings.deployment,
+            [settings.counts],
+            "rank0",
+            running,
+            features=["inactive_gpus"],
+        )
         head["reporter"] = reporter
         head["subscriber"] = PlacementSubscriber(
             settings.deployment, [settings.placements], running, heard=reporter.heard

@@ -109,6 +109,7 @@ TEST_CASE_METHOD(RebalancerFixture, "A pause ends by itself at its time") {
 
 TEST_CASE_METHOD(RebalancerFixture,
                  "A GPU that is drained is emptied at once, and filled when it is back") {
+  reporter.inactive_gpus = true;
   publish_and_apply();
   CHECK(rebalancer.set_gpus_down({99}, {}));
   CHECK(rebalancer.set_gpus_down({1, 2, 3}, {}));  // too few slots would be left
@@ -128,6 +129,42 @@ TEST_CASE_METHOD(RebalancerFixture,
   const Decision restored = decide();
   REQUIRE(restored.verdict == Verdict::update);
   CHECK_FALSE(find_violation(topology, restored.update->placement));
+}
+
+TEST_CASE_METHOD(RebalancerFixture,
+                 "No GPU is emptied of a group that does not say it can run so") {
+  const auto not_drained = [&] {
+    return std::ranges::any_of(rebalancer.problems(at(time)), [](const Problem& problem) {
+      return problem.kind == ProblemKind::not_drained;
+    });
+  };
+  REQUIRE_FALSE(rebalancer.set_gpus_down({3}, {}));  // nobody was heard yet
+  CHECK_FALSE(not_drained());
+  const Decision first = publish();
+  CHECK(first.update->gpus_down.empty());
+  CHECK_FALSE(find_violation(topology, first.update->placement));
+  report(first.update->id, first.update->placement, WorkerStatus::applied);
+  CHECK(not_drained());
+  REQUIRE_FALSE(rebalancer.set_gpus_down({}, {}));
+  CHECK_FALSE(not_drained());
+  CHECK_THAT(rebalancer.set_gpus_down({3}, {}).value_or(""), Contains("inactive_gpus"));
+
+  reporter.inactive_gpus = true;
+  report(first.update->id, first.update->placement);
+  REQUIRE_FALSE(rebalancer.set_gpus_down({3}, {}));
+  const Decision drained = decide();
+  REQUIRE(drained.update);
+  CHECK(drained.update->gpus_down == std::vector<int32_t>{3});
+  REQUIRE(rebalancer.record(drained));
+  CHECK_FALSE(not_drained());
+
+  reporter.inactive_gpus = false;  // started again, as one that cannot
+  report({}, Placement::initial(topology));
+  CHECK(not_drained());
+  const Decision whole = decide();
+  REQUIRE(whole.update);
+  CHECK(whole.update->reason == UpdateReason::gpu);
+  CHECK_FALSE(find_violation(topology, whole.update->placement));
 }
 
 TEST_CASE_METHOD(RebalancerFixture,

@@ -135,6 +135,29 @@ TEST_CASE_METHOD(RebalancerFixture, "Rows of the base and of the new map are pro
   CHECK(report(decision.update->id, next, WorkerStatus::applied).applied);
 }
 
+TEST_CASE_METHOD(RebalancerFixture,
+                 "Rows of an update that was superseded are told of once, not each", "[group]") {
+  const Decision first = publish();
+  std::vector<int32_t> map = Placement::initial(topology).map();
+  auto row_of_the_first_comes = [&, layer = 0]() mutable {
+    const auto begin = first.update->placement.map().begin() + layer * topology.slots;
+    std::copy_n(begin, topology.slots, map.begin() + layer * topology.slots);
+    ++layer;
+    return report({}, Placement(topology, map), WorkerStatus::applying);
+  };
+  REQUIRE_FALSE(row_of_the_first_comes().adopted);
+  const Decision second = rebalancer.plan_import(Placement::initial(topology), at(time));
+  REQUIRE(second.update);
+  REQUIRE(rebalancer.record(second));
+  for (int i = 0; i < 2; ++i) {
+    const ObserveResult result = row_of_the_first_comes();
+    CHECK(result.adopted);
+    CHECK(result.detail.empty());
+    CHECK(rebalancer.group().in_force().map() == map);
+  }
+  CHECK_FALSE(report({}, first.update->placement, WorkerStatus::idle).detail.empty());
+}
+
 TEST_CASE_METHOD(RebalancerFixture, "A group that applies for ever is overdue all the time",
                  "[group]") {
   const Decision decision = publish();

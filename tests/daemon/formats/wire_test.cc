@@ -139,6 +139,27 @@ TEST_CASE("a state message comes back as it was") {
   CHECK(unpacked(report->physical_to_logical) == kMap);
 }
 
+TEST_CASE("of the features that a state message names, the known ones are read") {
+  StateReport report = state_report();
+  const auto reads = [&](const std::string& payload) {
+    const WorkerMessage message = decode(payload);
+    const auto* state = std::get_if<StateReport>(&message);
+    return state != nullptr && state->inactive_gpus;
+  };
+  CHECK_FALSE(reads(encode_state(report)));
+  report.inactive_gpus = true;
+  std::string payload = encode_state(report);
+  CHECK(reads(payload));
+  const std::string name = "\xad" + std::string("inactive_gpus");
+  const std::string own = "\x91" + name;
+  const std::string among = "\x94\xa3new\x07\x92\xc0\xc0" + name;
+  REQUIRE(payload.find(own) != std::string::npos);
+  payload.replace(payload.find(own), own.size(), among);
+  CHECK(reads(payload));
+  payload.replace(payload.find("inactive"), 1, "I");
+  CHECK_FALSE(reads(payload));
+}
+
 TEST_CASE("a state message may tell of another shape, if its map has that one") {
   StateReport report = state_report();
   report.slots = 3;
