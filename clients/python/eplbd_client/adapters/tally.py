@@ -55,10 +55,6 @@ class Tally:
         self._steps += 1
 
     @property
-    def steps(self) -> int:
-        return self._steps
-
-    @property
     def busy(self) -> bool:
         return self._asked is not None
 
