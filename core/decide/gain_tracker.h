@@ -17,7 +17,7 @@ class GainTracker {
  public:
   explicit GainTracker(const Topology& topology);
 
-  // Tokens [layers, logical_experts] that came; on the path of every counts message.
+  // Tokens [layers, logical_experts] that came.
   void add(std::span<const uint32_t> counts);
 
   // `next` is in force instead of `previous` from now on; how the one before did is judged.

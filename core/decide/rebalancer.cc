@@ -55,12 +55,16 @@ Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& option
 }
 
 IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
-  const IngestResult result = situation_.sources.admit(report, now.steady);
+  SourceTable& sources = situation_.sources;
+  if (sources.arrivals().full()) pour();
+  const IngestResult result = sources.admit(report, now.steady);
   if (result.counts.empty()) return result;
-  situation_.window.add(result.counts, result.covered, now.steady);
-  situation_.jump.add(result.counts, result.covered, now.steady,
-                      situation_.sources.surprise_of(report.source));
-  situation_.gain.add(result.counts);
+  if (situation_.window.each_at_once() || result.apart) {
+    situation_.window.add(result.counts, result.covered, now.steady);
+  }
+  if (result.apart) situation_.gain.add(result.counts);
+  situation_.jump.add(sources.arrivals(), result.covered, now.steady,
+                      sources.surprise_of(report.source));
   if (!result.gpu_tokens.empty() && now.steady - result.covered >= in_force_since_) {
     if (!gpu_window_) {
       gpu_window_.emplace(result.gpu_tokens.size(), rate_half_life(options().window));
@@ -70,8 +74,18 @@ IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
   return result;
 }
 
+// What came, in integers, into what is in floating point.
+void Rebalancer::pour() {
+  Arrivals& arrivals = situation_.sources.arrivals();
+  if (arrivals.empty()) return;
+  if (!situation_.window.each_at_once()) situation_.window.add_all(arrivals);
+  situation_.gain.add(arrivals.sums());
+  arrivals.clear();
+}
+
 template <typename Change>
 ObserveResult Rebalancer::change_group(Change change, TimePoint now) {
+  pour();  // it came under what is in force until now
   const GroupState& group = situation_.group;
   const std::optional<Placement> previous =
       group.pending() ? std::optional(group.in_force()) : std::nullopt;
@@ -112,6 +126,7 @@ ObserveResult Rebalancer::observe(const StateReport& report, Now now) {
 }
 
 ObserveResult Rebalancer::advance(Now now) {
+  pour();
   follow_clock(now);
   follow_jump(now.steady);
   RebalancerState& state = situation_.state;
@@ -241,6 +256,7 @@ std::optional<std::string> Rebalancer::set_gpus_down(std::vector<int32_t> down,
 }
 
 void Rebalancer::set_options(const RebalancerOptions& options, Now now) {
+  pour();
   if (!(options.window == situation_.options.window)) {
     // Nothing is lost: the new window starts from what the old one holds.
     AdaptiveWindow next(topology(), options.window);

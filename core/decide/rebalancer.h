@@ -85,6 +85,7 @@ class Rebalancer {
   Duration half_life() const { return situation_.window.half_life(); }
   // From gpu_tokens that came under the placement in force; 0 where none did.
   double measured_imbalance(Now now) const;
+  // As of the last advance(), or change of the placement in force.
   std::optional<double> gain_realised() const {
     return situation_.gain.realised(situation_.topology);
   }
@@ -93,6 +94,7 @@ class Rebalancer {
   std::vector<Problem> problems(Now now) const { return problems_of(situation_, now.steady); }
 
  private:
+  void pour();
   void follow_clock(Now now);
   void follow_jump(TimePoint now);
   void note_gpus();

@@ -35,6 +35,7 @@ Situation::Situation(const Topology& shape, const RebalancerOptions& given, Now 
       gain(topology),
       clock_ahead(now.unix_seconds - to_seconds(now.steady.time_since_epoch())),
       started(now.steady) {
+  sources.arrivals().expect(jump.shares());
   if (state.placements.new_term) hold_until = now.steady + kHold;
 }
 

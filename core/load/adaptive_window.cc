@@ -23,6 +23,10 @@ void AdaptiveWindow::add(std::span<const uint32_t> counts, Duration covered, Tim
   changed_ = changed_ || std::holds_alternative<LoadWindow>(window_);
 }
 
+void AdaptiveWindow::add_all(const Arrivals& arrivals) {
+  std::get<LoadForecast>(window_).add(arrivals);
+}
+
 void AdaptiveWindow::jump(std::span<const double> loads, Duration covered, TimePoint now) {
   if (auto* const forecast = std::get_if<LoadForecast>(&window_)) {
     forecast->jump(loads, covered, now);

@@ -8,6 +8,7 @@
 #include <span>
 #include <variant>
 
+#include "core/load/arrivals.h"
 #include "core/load/load_forecast.h"
 #include "core/load/load_window.h"
 #include "core/model/time.h"
@@ -26,6 +27,11 @@ class AdaptiveWindow {
 
   // As LoadWindow::add: counts [layers, logical_experts].
   void add(std::span<const uint32_t> counts, Duration covered, TimePoint now);
+
+  // Whether add() is wanted as soon as a message comes: it decays from there. Otherwise add_all()
+  // will do, of all that came since it was called last.
+  bool each_at_once() const { return std::holds_alternative<LoadWindow>(window_); }
+  void add_all(const Arrivals& arrivals);  // Requires: !each_at_once()
 
   // The load jumped: these loads [layers, logical_experts] are what came over the `covered` time
   // since, and instead of what was added in it.

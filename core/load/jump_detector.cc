@@ -75,7 +75,7 @@ void JumpDetector::expect(std::span<const double> loads) {
     for (size_t expert = 0; expert < experts_; ++expert) {
       const double share = tokens > 0 ? row[expert] / tokens : 0;
       const double term = share * (1 - share);
-      expected_[layer * experts_ + expert] = share;
+      expected_[layer * experts_ + expert] = static_cast<float>(share);
       chance += term;
       squares += term * term;
     }
@@ -86,20 +86,13 @@ void JumpDetector::expect(std::span<const double> loads) {
 }
 
 // A cell's count and what is expected of it are both counted: their variances add.
-JumpDetector::Distance JumpDetector::distance(std::span<const uint32_t> counts) const {
+JumpDetector::Distance JumpDetector::distance(const Arrivals& message) const {
   Distance distance;
   double variance = 0;
   for (size_t layer = 0; layer < layers_; ++layer) {
-    const auto row = counts.subspan(layer * experts_, experts_);
-    const double tokens = std::accumulate(row.begin(), row.end(), 0.0);
+    const auto tokens = static_cast<double>(message.layer_tokens()[layer]);
     if (tokens == 0 || known_[layer] == 0) continue;
-    const double* const shares = expected_.data() + layer * experts_;
-    double squared = 0;
-    for (size_t expert = 0; expert < experts_; ++expert) {
-      const double error = row[expert] - tokens * shares[expert];
-      squared += error * error;
-    }
-    distance.squared += squared;
+    distance.squared += message.layer_squares()[layer];
     const double scale = tokens * (1 + tokens / known_[layer]);
     distance.by_chance += scale * chance_[layer];
     // The variance of a squared Poisson error of variance v is 2 v^2 + v.
@@ -109,10 +102,10 @@ JumpDetector::Distance JumpDetector::distance(std::span<const uint32_t> counts) 
   return distance;
 }
 
-void JumpDetector::add(std::span<const uint32_t> counts, Duration covered, TimePoint now,
+void JumpDetector::add(const Arrivals& message, Duration covered, TimePoint now,
                        UsualSurprise& usual) {
-  assert(counts.size() == expected_.size());
-  const Distance found = distance(counts);
+  assert(message.counts().size() == expected_.size());
+  const Distance found = distance(message);
   if (found.squared == 0 || found.by_chance == 0) return;  // idle, or nothing is expected yet
   const double surprise = std::log(found.squared / found.by_chance);
   const double most = usual.most(found.spread).value_or(std::numeric_limits<double>::infinity());
@@ -129,9 +122,10 @@ void JumpDetector::add(std::span<const uint32_t> counts, Duration covered, TimeP
                           ? std::clamp(to_seconds(now - jumped_at_) / to_seconds(covered), 0.0, 1.0)
                           : 1;
   whole_ = whole_ || now - *suspected_at_ >= covered;
-  gather(counts, part, found.by_chance * std::exp(usual.mean()));
+  gather(message.counts(), part, found.by_chance * std::exp(usual.mean()));
   if (surprise > most) {
-    surprising_tokens_ += std::accumulate(counts.begin(), counts.end(), 0.0);
+    const auto tokens = message.layer_tokens();
+    surprising_tokens_ += std::accumulate(tokens.begin(), tokens.end(), 0.0);
   }
 }
 
@@ -200,7 +194,7 @@ double JumpDetector::straddling(double parallel, double late_squares) const {
 
 // Least squares: each report's difference from the load expected, by how far it went.
 void JumpDetector::read_load(std::span<double> loads) const {
-  const auto row_of = [&](const std::vector<double>& cells, size_t layer) {
+  const auto row_of = [&](const auto& cells, size_t layer) {
     return std::span(cells).subspan(layer * experts_, experts_);
   };
   double parallel = -noise_[1];

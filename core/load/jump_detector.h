@@ -19,6 +19,7 @@
 #include <span>
 #include <vector>
 
+#include "core/load/arrivals.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
 
@@ -54,8 +55,12 @@ class JumpDetector {
   // was learned from. While a jump is suspected it stays what it was.
   void expect(std::span<const double> loads);
 
-  // A report: its counts [layers, logical_experts], and how surprising its source's usually are.
-  void add(std::span<const uint32_t> counts, Duration covered, TimePoint now, UsualSurprise& usual);
+  // Shares [layers, logical_experts] of its layer's tokens that a cell is expected to have.
+  std::span<const float> shares() const { return expected_; }
+
+  // The newest message of these arrivals, which expect shares(), and how surprising its source's
+  // usually are.
+  void add(const Arrivals& message, Duration covered, TimePoint now, UsualSurprise& usual);
 
   // When the first surprising report came; nothing: there is no suspicion.
   std::optional<TimePoint> suspected_at() const { return suspected_at_; }
@@ -74,7 +79,7 @@ class JumpDetector {
     double by_chance = 0;  // what is expected of it
     double spread = 0;     // standard deviation, by chance, of the logarithm of their ratio
   };
-  Distance distance(std::span<const uint32_t> counts) const;
+  Distance distance(const Arrivals& message) const;
   void gather(std::span<const uint32_t> counts, double part, double noise);
   bool alike() const;
   double straddling(double parallel, double late_squares) const;
@@ -82,7 +87,7 @@ class JumpDetector {
 
   size_t layers_;
   size_t experts_;
-  std::vector<double> expected_;        // [cells] shares of their layer's tokens
+  std::vector<float> expected_;         // [cells] shares of their layer's tokens
   std::vector<double> known_;           // [layers] tokens that those were learned from
   std::vector<double> chance_;          // [layers] sum of share x (1 - share)
   std::vector<double> chance_squares_;  // [layers] sum of its squares

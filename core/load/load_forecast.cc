@@ -53,6 +53,17 @@ LoadForecast::LoadForecast(const Topology& topology)
 }
 
 void LoadForecast::add(std::span<const uint32_t> counts, Duration covered, TimePoint) {
+  pending_covered_ += add(counts) * to_seconds(covered);
+  pending_longest_ = std::max(pending_longest_, covered);
+}
+
+void LoadForecast::add(const Arrivals& arrivals) {
+  add(arrivals.sums());
+  pending_covered_ += arrivals.token_seconds();
+  pending_longest_ = std::max(pending_longest_, arrivals.longest());
+}
+
+double LoadForecast::add(std::span<const uint32_t> counts) {
   assert(counts.size() == pending_.size());
   uint64_t sum = 0;
   for (size_t i = 0; i < counts.size(); ++i) {
@@ -60,8 +71,7 @@ void LoadForecast::add(std::span<const uint32_t> counts, Duration covered, TimeP
     sum += counts[i];
   }
   pending_tokens_ += static_cast<double>(sum);
-  pending_covered_ += static_cast<double>(sum) * to_seconds(covered);
-  pending_longest_ = std::max(pending_longest_, covered);
+  return static_cast<double>(sum);
 }
 
 bool LoadForecast::tick(TimePoint now) {

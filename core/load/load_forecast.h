@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "core/load/arrivals.h"
 #include "core/load/workload_space.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
@@ -24,6 +25,8 @@ class LoadForecast {
 
   // As LoadWindow::add. Takes effect with the next fold.
   void add(std::span<const uint32_t> counts, Duration covered, TimePoint now);
+  // The same of all these messages at once.
+  void add(const Arrivals& arrivals);
 
   // As AdaptiveWindow::jump: folded at once, and no error of the forecasts, which could not know.
   void jump(std::span<const double> loads, Duration covered, TimePoint now);
@@ -59,6 +62,7 @@ class LoadForecast {
     double outside_error = 0;
   };
 
+  double add(std::span<const uint32_t> counts);
   void fold(TimePoint now, bool jumped);
   double normalise_pending(std::span<float> load, bool jumped);
   void score(std::span<const float> load, double tokens);

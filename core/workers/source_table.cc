@@ -25,7 +25,7 @@ constexpr Duration kForgetInterval = std::chrono::seconds(1);
 
 // What a running counter grew by since `last` (modulo 2^32), which it becomes; false when it did
 // not only grow.
-bool advance_counter(const PackedArray<uint32_t>& counter, std::vector<uint32_t>& last,
+bool advance_counter(const PackedArray<uint32_t>& counter, std::span<uint32_t> last,
                      std::span<uint32_t> grown) {
   uint32_t most = 0;
   for (size_t i = 0; i < grown.size(); ++i) {
@@ -35,26 +35,6 @@ bool advance_counter(const PackedArray<uint32_t>& counter, std::vector<uint32_t>
     most = std::max(most, grown[i]);
   }
   return most < kResetGrowth;
-}
-
-// What became of an array of a report.
-enum class Taken { counts, baseline, reset };
-
-Taken take_array(const PackedArray<uint32_t>& values, bool cumulative, bool first, bool whole,
-                 std::vector<uint32_t>& counter, std::span<uint32_t> out) {
-  const Taken taken = whole ? Taken::counts : Taken::baseline;
-  if (!cumulative) {
-    counter = {};
-    values.copy_to(out);
-    return taken;
-  }
-  if (first || counter.empty()) {
-    counter.resize(values.size());
-    values.copy_to(counter);
-    values.copy_to(out);
-    return first ? taken : Taken::baseline;
-  }
-  return advance_counter(values, counter, out) ? taken : Taken::reset;
 }
 
 }  // namespace
@@ -67,7 +47,7 @@ SourceTable::SourceTable(const Topology& topology, SourceRules rules, Duration h
       rules_(std::move(rules)),
       half_life_(half_life),
       followed_(rules_.engine, rules_.timeout),
-      counts_(cells_),
+      arrivals_(topology.layers, topology.logical_experts),
       gpu_tokens_(gpu_cells_) {}
 
 void SourceTable::set_rules(SourceRules rules, Duration half_life) {
@@ -91,22 +71,36 @@ Source* SourceTable::find_or_add(std::string_view name, TimePoint now) {
   return &sources_.emplace(std::string(name), Source()).first->second;
 }
 
-// The report's arrays into counts_ and gpu_tokens_, and what of them does not count. `whole`: a
-// first report's counter, or any report's difference, may count.
-void SourceTable::take(const CountsReport& report, bool first, bool whole, Source& source,
-                       IngestResult& result) {
-  const Taken counts =
-      take_array(report.counts, report.cumulative, first, whole, source.counter, counts_);
-  Taken tokens = Taken::counts;
-  if (report.gpu_tokens.empty()) {
-    source.gpu_counter = {};
-  } else {
-    tokens = take_array(report.gpu_tokens, report.cumulative, first, whole, source.gpu_counter,
-                        gpu_tokens_);
-    if (tokens != Taken::counts) std::fill(gpu_tokens_.begin(), gpu_tokens_.end(), 0);
+// `whole`: a first report's counter, or any report's difference, may count.
+SourceTable::Taken SourceTable::take_counts(const CountsReport& report, bool first, bool whole,
+                                            Source& source) {
+  const bool known = !first && !source.counter.empty();
+  if (!report.cumulative) {
+    source.counter = {};
+  } else if (!known) {
+    source.counter.assign(cells_, 0);
   }
-  result.reset = counts == Taken::reset || tokens == Taken::reset;
-  result.baseline = counts != Taken::counts;
+  arrivals_.take(report.counts.bytes(), source.counter);
+  Taken taken = whole && (known || first || !report.cumulative) ? Taken::counts : Taken::baseline;
+  if (report.cumulative && known && arrivals_.most() >= kResetGrowth) taken = Taken::reset;
+  if (taken != Taken::counts) arrivals_.take_back();
+  return taken;
+}
+
+// Into gpu_tokens_, which are zero where they do not count.
+SourceTable::Taken SourceTable::take_gpu_tokens(const CountsReport& report, bool first, bool whole,
+                                                Source& source) {
+  const bool known = !first && !source.gpu_counter.empty();
+  Taken taken = whole && (known || first || !report.cumulative) ? Taken::counts : Taken::baseline;
+  if (report.cumulative && known) {
+    if (!advance_counter(report.gpu_tokens, source.gpu_counter, gpu_tokens_)) taken = Taken::reset;
+  } else {
+    source.gpu_counter.resize(report.cumulative ? gpu_cells_ : 0);
+    report.gpu_tokens.copy_to(gpu_tokens_);
+    if (report.cumulative) report.gpu_tokens.copy_to(source.gpu_counter);
+  }
+  if (taken != Taken::counts) std::fill(gpu_tokens_.begin(), gpu_tokens_.end(), 0);
+  return taken;
 }
 
 // A group makes its steps at a pace: one message that tells of far more of them would make every
@@ -120,16 +114,11 @@ void SourceTable::add_steps(uint64_t steps, Duration covered, TimePoint now, Sou
   source.seconds.add(seconds, covered, now, half_life_);
 }
 
-// Every token passes every layer, so the rows of counts_ should have one sum.
-void SourceTable::sum_rows(IngestResult& result) const {
-  const size_t experts = cells_ / layers_;
-  uint64_t first = 0;
-  for (int32_t layer = 0; layer < layers_; ++layer) {
-    const auto row = counts_.begin() + static_cast<ptrdiff_t>(layer * experts);
-    const uint64_t sum = std::accumulate(row, row + static_cast<ptrdiff_t>(experts), uint64_t{0});
-    if (layer == 0) first = sum;
-    result.inconsistent |= sum != first;
-    result.tokens += sum;
+// Every token passes every layer, so all layers should have one sum.
+void SourceTable::sum_layers(IngestResult& result) const {
+  for (const uint64_t tokens : arrivals_.layer_tokens()) {
+    result.inconsistent |= tokens != arrivals_.layer_tokens().front();
+    result.tokens += tokens;
   }
 }
 
@@ -182,7 +171,15 @@ IngestResult SourceTable::admit(const CountsReport& report, TimePoint now) {
   const bool from_start = report.sequence == 0 || (shared_start && standing.lost == 0);
   const bool whole = !standing.baseline &&
                      ((standing.first && from_start) || covered <= to_seconds(kLongestInterval));
-  take(report, standing.first, whole, *source, result);
+  const Taken counts = take_counts(report, standing.first, whole, *source);
+  Taken gpu_tokens = Taken::counts;
+  if (report.gpu_tokens.empty()) {
+    source->gpu_counter = {};
+  } else {
+    gpu_tokens = take_gpu_tokens(report, standing.first, whole, *source);
+  }
+  result.reset = counts == Taken::reset || gpu_tokens == Taken::reset;
+  result.baseline = counts != Taken::counts;
   if (standing.first) source->from_start = report.sequence == 0;
   source->counts.accept(standing, report.epoch, report.sequence, report.ts, now);
   source->running = report.running;
@@ -190,9 +187,10 @@ IngestResult SourceTable::admit(const CountsReport& report, TimePoint now) {
   source->lost += standing.lost;
   if (result.baseline) return result;
 
-  sum_rows(result);
+  sum_layers(result);
   result.covered = from_seconds(std::min(covered, kLongestSpread));
-  result.counts = counts_;
+  result.counts = arrivals_.counts();
+  result.apart = !arrivals_.keep(result.covered);
   source->interval = result.covered;
   if (!report.gpu_tokens.empty()) result.gpu_tokens = gpu_tokens_;
   add_steps(report.steps, result.covered, now, *source);

@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/load/arrivals.h"
 #include "core/load/decayed_sum.h"
 #include "core/load/jump_detector.h"
 #include "core/model/time.h"
@@ -34,8 +35,9 @@ struct IngestResult {
   bool reset = false;                    // a baseline, as its running counter started over
   bool inconsistent = false;             // accepted, but layers disagree about the tokens
   uint64_t lost = 0;                     // messages missing before this one
-  uint64_t tokens = 0;                   // added to the window
-  // What is added, until the next report is admitted; empty: nothing.
+  uint64_t tokens = 0;                   // that count
+  bool apart = false;                    // too many in a cell for arrivals().sums()
+  // What counts, until the next report is admitted; empty: nothing.
   std::span<const uint32_t> counts;      // [layers, logical_experts]
   std::span<const uint32_t> gpu_tokens;  // [layers, gpus], or empty
   Duration covered{};                    // the time that they are spread over
@@ -68,6 +70,9 @@ class SourceTable {
 
   IngestResult admit(const CountsReport& report, TimePoint now);
 
+  // What admitted reports bring; the newest one's too.
+  Arrivals& arrivals() { return arrivals_; }
+
   // The sender's side of a state report; its content is the rebalancer's.
   IngestResult admit(const StateReport& report, TimePoint now);
 
@@ -98,12 +103,15 @@ class SourceTable {
   const Map& sources() const { return sources_; }
 
  private:
+  // What became of an array of a report.
+  enum class Taken { counts, baseline, reset };
+
   Source* find_or_add(std::string_view name, TimePoint now);
   std::optional<RejectReason> check(const CountsReport& report, TimePoint now) const;
-  void take(const CountsReport& report, bool first, bool whole, Source& source,
-            IngestResult& result);
+  Taken take_counts(const CountsReport& report, bool first, bool whole, Source& source);
+  Taken take_gpu_tokens(const CountsReport& report, bool first, bool whole, Source& source);
   void add_steps(uint64_t steps, Duration covered, TimePoint now, Source& source) const;
-  void sum_rows(IngestResult& result) const;
+  void sum_layers(IngestResult& result) const;
 
   const int32_t layers_;
   const int32_t gpus_;
@@ -113,8 +121,8 @@ class SourceTable {
   Duration half_life_;
   Map sources_;
   Followed followed_;
-  std::vector<uint32_t> counts_;  // of the admitted report
-  std::vector<uint32_t> gpu_tokens_;
+  Arrivals arrivals_;
+  std::vector<uint32_t> gpu_tokens_;  // of the admitted report
   DecayedSum tokens_;
   TimePoint forgot_at_{};
 };

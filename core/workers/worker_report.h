@@ -27,6 +27,7 @@ class PackedArray {
   explicit PackedArray(std::span<const T> values) : bytes_(std::as_bytes(values)) {}
   size_t size() const { return bytes_.size() / sizeof(T); }
   bool empty() const { return bytes_.empty(); }
+  std::span<const std::byte> bytes() const { return bytes_; }
   T operator[](size_t index) const {
     T value;
     std::memcpy(&value, bytes_.data() + index * sizeof(T), sizeof(T));

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <utility>
 
-#include "core/balance/vector_kernel.h"
+#include "core/model/vector_kernel.h"
 
 namespace eplbd {
 namespace {

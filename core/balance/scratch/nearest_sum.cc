@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "core/balance/vector_kernel.h"
+#include "core/model/vector_kernel.h"
 
 namespace eplbd {
 namespace {

@@ -16,6 +16,7 @@ const Topology kTopology = make_topology(4, 32, 40, 8);
 // The detector under a window that knows the load well, and sources that report once a second.
 struct Watch {
   JumpDetector detector{kTopology};
+  Arrivals arrivals{4, 32};
   std::vector<UsualSurprise> usual;
   std::mt19937_64 random{7};
   std::vector<double> before = routed_loads(kTopology, 1, 8000);
@@ -25,6 +26,7 @@ struct Watch {
   explicit Watch(size_t sources) : usual(sources) {
     auto known = before;
     for (double& load : known) load *= 100;
+    arrivals.expect(detector.shares());
     detector.expect(known);
   }
 
@@ -41,7 +43,13 @@ struct Watch {
 
   // A report that covers the second until `time`, so much of it after the jump.
   void report(size_t source, double time, double part, double bursts = 0) {
-    detector.add(draw(part, bursts), std::chrono::seconds(1), at(time).steady, usual[source]);
+    add(draw(part, bursts), time, usual[source]);
+  }
+  void add(const std::vector<uint32_t>& counts, double time, UsualSurprise& source) {
+    arrivals.take(std::as_bytes(std::span(counts)), {});
+    arrivals.keep(std::chrono::seconds(1));
+    arrivals.clear();
+    detector.add(arrivals, std::chrono::seconds(1), at(time).steady, source);
   }
   double phase(size_t source) const {
     return (static_cast<double>(source) + 0.5) / static_cast<double>(usual.size());
@@ -159,11 +167,13 @@ TEST_CASE("nothing is expected before anything is known, and silence is no jump"
   Watch watch(1);
   JumpDetector fresh(kTopology);
   UsualSurprise usual;
-  fresh.add(watch.draw(1), std::chrono::seconds(1), at(1).steady, usual);
+  const std::vector<uint32_t> counts = watch.draw(1);
+  watch.arrivals.take(std::as_bytes(std::span(counts)), {});
+  fresh.add(watch.arrivals, std::chrono::seconds(1), at(1).steady, usual);
   CHECK_FALSE(fresh.suspected_at());
   watch.steady(0, 10);
   const std::vector<uint32_t> none(watch.before.size());
-  watch.detector.add(none, std::chrono::seconds(1), at(11).steady, watch.usual[0]);
+  watch.add(none, 11, watch.usual[0]);
   CHECK_FALSE(watch.detector.suspected_at());
 }
 

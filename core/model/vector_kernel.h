@@ -9,8 +9,8 @@
 //   };
 //   run_widest<Scale>(2.0F, values);
 //
-// run() calculates with Registers::Floats and Ints, and gets the instructions of the processor that
-// it is inlined for.
+// run() calculates with Registers::Floats, Ints and Words, and gets the instructions of the
+// processor that it is inlined for.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -26,6 +26,7 @@ struct RegistersOf {
   static constexpr size_t kLanes = kCount;
   using Floats [[gnu::vector_size(kCount * sizeof(float))]] = float;
   using Ints [[gnu::vector_size(kCount * sizeof(int32_t))]] = int32_t;
+  using Words [[gnu::vector_size(kCount * sizeof(uint32_t))]] = uint32_t;
 };
 
 // From memory at any alignment, and back.
