@@ -35,6 +35,7 @@ Json map_json(const PlacementUpdate& update) {
 
 HttpResponse result_response(const OrderResult& result, bool with_map) {
   Json json = {{"done", result.status == OrderResult::Status::done}, {"detail", result.detail}};
+  if (!result.warnings.empty()) json["warnings"] = result.warnings;
   if (result.decision && result.decision->update) {
     const PlacementUpdate& update = *result.decision->update;
     json["term"] = update.id.term;
@@ -79,6 +80,12 @@ Json parse_body(const std::string& body, std::initializer_list<std::string_view>
 
 bool absent(const Json& json, const char* key) {
   return !json.contains(key) || json[key].is_null();
+}
+
+bool is_dry_run(const Json& json) {
+  if (absent(json, "dry_run")) return false;
+  if (!json["dry_run"].is_boolean()) throw std::runtime_error("dry_run must be true or false");
+  return json["dry_run"].get<bool>();
 }
 
 std::optional<double> pause_seconds(const Json& json) {
@@ -199,11 +206,7 @@ bool Control::dispatch(const HttpRequest& request, const HttpRespond& respond) {
     return parse_body(request.body, keys);
   };
   if (path == "/v1/rebalance") {
-    const Json json = body({"dry_run"});
-    if (!absent(json, "dry_run") && !json["dry_run"].is_boolean()) {
-      throw std::runtime_error("dry_run must be true or false");
-    }
-    const bool dry_run = json.value("dry_run", false);
+    const bool dry_run = is_dry_run(body({"dry_run"}));
     deployment_.rebalance(dry_run, answer(respond, dry_run));
   } else if (path == "/v1/pause") {
     deployment_.pause(pause_seconds(body({"seconds"})), answer(respond));
@@ -213,11 +216,14 @@ bool Control::dispatch(const HttpRequest& request, const HttpRespond& respond) {
   } else if (path == "/v1/mode") {
     deployment_.set_mode(mode_of(body({"mode"})), answer(respond));
   } else if (path == "/v1/rollback") {
-    deployment_.roll_back(version_of(body({"version"})), answer(respond));
+    const Json json = body({"version", "dry_run"});
+    const bool dry_run = is_dry_run(json);
+    deployment_.roll_back(version_of(json), dry_run, answer(respond, dry_run));
   } else if (path == "/v1/import") {
-    deployment_.import(
-        map_of(body({"physical_to_logical_map"}), deployment_.rebalancer().topology()),
-        answer(respond));
+    const Json json = body({"physical_to_logical_map", "dry_run"});
+    const bool dry_run = is_dry_run(json);
+    deployment_.import(map_of(json, deployment_.rebalancer().topology()), dry_run,
+                       answer(respond, dry_run));
   } else if (path == "/v1/gpu") {
     order_gpu(request, respond);
   } else if (path == "/v1/reload") {

@@ -10,6 +10,7 @@
 //   POST /v1/mode       {"mode": "observe"|"shadow"|"active"|null}   null: the configuration's
 //   POST /v1/rollback   {"version": integer}     an earlier placement; without: the one before
 //   POST /v1/import     {"physical_to_logical_map": [[...], ...]}    [layers, slots]
+//                       these two take "dry_run", too
 //   POST /v1/gpu        {"gpu": integer, "action": "drain"|"lost"|"restore"}
 //   POST /v1/reload     {}                       the configuration file again
 //   GET  /v1/counts                              running totals, for a recorder: docs/control.md
@@ -22,7 +23,7 @@
 //   400 {"done": false, "detail": "..."}     not understood;  404, 405: no such thing here
 //   503 {"done": false, "detail": "..."}     could not be saved: nothing changed
 //
-// An answer about a placement has also "term", "version" (of the new one; a dry run's is not
+// "warnings": sentences about what who ordered it may not have thought of. An answer about a placement has also "term", "version" (of the new one; a dry run's is not
 // taken), "reason", "moves", "worst_gpu_moves", "layers_changed", "imbalance_before",
 // "imbalance_after" and, of a dry run, "physical_to_logical_map".
 // SPDX-License-Identifier: Apache-2.0

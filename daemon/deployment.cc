@@ -17,9 +17,6 @@ namespace eplbd {
 namespace {
 
 constexpr Duration kSaveRetry = std::chrono::seconds(1);
-constexpr Duration kSampleInterval = std::chrono::seconds(1);
-// Times what it took to measure the floor: half a percent of a core, whatever the shape.
-constexpr int kFloorPause = 200;
 // What was adopted goes out at once, then after a pause that doubles; an hour without forgets it.
 constexpr Duration kFirstAdoptedPause = std::chrono::seconds(5);
 constexpr Duration kLongestAdoptedPause = std::chrono::hours(1);
@@ -44,7 +41,8 @@ Deployment::Deployment(std::string name, const Topology& topology, const Rebalan
       background_(background),
       metrics_(metrics),
       hold_counts_(std::move(hold_counts)),
-      started_(read_clock().unix_seconds) {
+      started_(read_clock().unix_seconds),
+      told_(settings(read_clock())) {
   announce_newest();
   unsaved_ = true;  // a first start leaves a state, so that the next one finds it
 }
@@ -106,6 +104,7 @@ void Deployment::tick() {
   metrics_.advanced(passed);
   note(passed);
   if (adopted_) announce_in_turn(PlacementUpdate(*adopted_));
+  note_changes(now);
   sample(now);
   if (busy_ || now.steady < retry_at_) return;
   if (!unsaved_) return decide();
@@ -119,20 +118,6 @@ void Deployment::tick() {
 void Deployment::decide() {
   plan([this](Now planned) { return rebalancer_.decide(planned); },
        [this](Decision decision, double seconds) { decided(std::move(decision), seconds); });
-}
-
-void Deployment::sample(Now now) {
-  if (now.steady - sampled_at_ < kSampleInterval) return;
-  sampled_at_ = now.steady;
-  if (now.steady >= floor_due_) {
-    floor_ = measure_floor(now);
-    floor_due_ = now.steady + kFloorPause * (std::chrono::steady_clock::now() - now.steady);
-  }
-  const Snapshot snap = snapshot(now);
-  metrics_.refresh(snap);
-  if (snap.imbalance > 0) {
-    journal_.sampled({now.unix_seconds, snap.imbalance, snap.imbalance_initial});
-  }
 }
 
 void Deployment::plan(std::function<Decision(Now)> how, Planned then) {
@@ -160,6 +145,7 @@ void Deployment::plan(std::function<Decision(Now)> how, Planned then) {
 void Deployment::decided(Decision decision, double seconds) {
   metrics_.decided(decision, seconds);
   journal_.decided(decision);
+  if (decision.verdict == Verdict::would_update) would_be_ = decision.update;
   log_decision(decision);
   if (decision.verdict == Verdict::update) return carry_out(std::move(decision), nullptr);
   if (decision.publish_again) {

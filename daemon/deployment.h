@@ -7,8 +7,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "core/decide/rebalancer.h"
@@ -31,6 +31,7 @@ struct OrderResult {
   Status status = Status::done;
   std::string detail;                // a sentence for people
   std::optional<Decision> decision;  // of orders that plan a placement
+  std::vector<std::string> warnings{};  // what who ordered it may not have thought of
 };
 using OrderDone = std::function<void(OrderResult)>;
 
@@ -58,8 +59,8 @@ class Deployment {
 
   // ---- What operators order: each answers once, after it took effect ----
   void rebalance(bool dry_run, OrderDone done);
-  void roll_back(std::optional<uint64_t> version, OrderDone done);
-  void import(Placement placement, OrderDone done);
+  void roll_back(std::optional<uint64_t> version, bool dry_run, OrderDone done);
+  void import(Placement placement, bool dry_run, OrderDone done);
   void pause(std::optional<double> seconds, OrderDone done);
   void resume(OrderDone done);
   void set_mode(std::optional<Mode> mode, OrderDone done);
@@ -112,11 +113,14 @@ class Deployment {
   void carry_out(Decision decision, OrderDone done);
   void publish(const Decision& decision, std::optional<TimePoint> newest_counts);
   void order(std::function<Decision(Now)> how, bool dry_run, OrderDone done);
+  OrderResult planned(Decision decision) const;
   void save(RebalancerState state, std::function<void(const std::string& failure)> then);
   void save_now(std::string detail, OrderDone done);
   void when_idle(Task task);
   void end_task();
+  void note_changes(Now now);
   void sample(Now now);
+  double imbalance_would_be(std::span<const double> loads) const;
   double measure_floor(Now now) const;
   void log_decision(const Decision& decision);
 
@@ -147,6 +151,16 @@ class Deployment {
   std::optional<double> newest_counts_unix_;
   std::optional<GroupReport> group_report_;
   std::string last_logged_;
+  std::optional<PlacementUpdate> would_be_;  // shadow's last
+  // As the journal was told.
+  struct Settings {
+    bool paused = false;
+    Mode mode = Mode::active;
+    std::vector<int32_t> gpus_down;
+    bool operator==(const Settings&) const = default;
+  };
+  Settings settings(Now now) const;
+  Settings told_;
   TimePoint sampled_at_{};
   double floor_ = 0;  // of the imbalance, as sampled; it costs more than the rest of a snapshot
   TimePoint floor_due_{};

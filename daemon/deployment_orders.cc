@@ -37,28 +37,55 @@ void Deployment::order(std::function<Decision(Now)> how, bool dry_run, OrderDone
       return done({OrderResult::Status::refused, publishes_nothing(rebalancer_.mode()), {}});
     }
     plan(how, [this, dry_run, done](Decision decision, double) {
-      const auto status =
-          decision.update ? OrderResult::Status::done : OrderResult::Status::refused;
-      if (dry_run || !decision.update) return done({status, decision.detail, decision});
-      journal_.decided(decision);
-      carry_out(std::move(decision), done);
+      OrderResult result = planned(std::move(decision));
+      const bool carry = !dry_run && result.decision && result.decision->update;
+      if (!carry) return done(std::move(result));
+      journal_.decided(*result.decision);
+      carry_out(std::move(*result.decision),
+                [done, warnings = std::move(result.warnings)](OrderResult carried) {
+                  carried.warnings = warnings;
+                  done(std::move(carried));
+                });
     });
   });
+}
+
+// What is to be said of it before it is carried out. What is in force already is no update.
+OrderResult Deployment::planned(Decision decision) const {
+  using Status = OrderResult::Status;
+  if (!decision.update) return {Status::refused, decision.detail, decision};
+  const PlacementUpdate& update = *decision.update;
+  const bool given =
+      update.reason == UpdateReason::rollback || update.reason == UpdateReason::imported;
+  if (given && update.changed_layers.empty() && !rebalancer_.group().pending()) {
+    return {Status::done, "it is in force already: no new version, and nothing is held", {}};
+  }
+  OrderResult result{Status::done, decision.detail, decision};
+  if (given && decision.imbalance > 0 && decision.imbalance_after > decision.imbalance) {
+    result.warnings.push_back(
+        fmt::format("imbalance rises, {:.3f} -> {:.3f}: expert layers take {:.0f} % longer",
+                    decision.imbalance, decision.imbalance_after,
+                    (decision.imbalance_after / decision.imbalance - 1) * 100));
+  }
+  if (rebalancer_.live_sources(decision.now) == 0) {
+    result.warnings.push_back("no worker is heard: it is for those that connect later");
+  }
+  return result;
 }
 
 void Deployment::rebalance(bool dry_run, OrderDone done) {
   order([this](Now now) { return rebalancer_.plan_rebalance(now); }, dry_run, std::move(done));
 }
 
-void Deployment::roll_back(std::optional<uint64_t> version, OrderDone done) {
-  order([this, version](Now now) { return rebalancer_.plan_rollback(version, now); }, false,
+void Deployment::roll_back(std::optional<uint64_t> version, bool dry_run, OrderDone done) {
+  order([this, version](Now now) { return rebalancer_.plan_rollback(version, now); }, dry_run,
         std::move(done));
 }
 
-void Deployment::import(Placement placement, OrderDone done) {
+void Deployment::import(Placement placement, bool dry_run, OrderDone done) {
   order([this, placement = std::move(placement)](
             Now now) { return rebalancer_.plan_import(placement, now); },
-        false, std::move(done));
+        dry_run, std::move(done));
 }
 
 void Deployment::pause(std::optional<double> seconds, OrderDone done) {
@@ -123,7 +150,9 @@ void Deployment::order_gpu(int32_t gpu, GpuOrder order, OrderDone done) {
 
 void Deployment::set_options(const RebalancerOptions& options, std::function<void()> done) {
   when_idle([this, options, done = std::move(done)] {
-    rebalancer_.set_options(options, read_clock());
+    const Now now = read_clock();
+    rebalancer_.set_options(options, now);
+    journal_.happened({now.unix_seconds, JournalEventKind::reload, "configuration read again"});
     done();
   });
 }

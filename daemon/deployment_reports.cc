@@ -57,6 +57,9 @@ void Deployment::reject(const Rejection& rejection, std::string_view peer) {
 void Deployment::note(const ObserveResult& result) {
   unsaved_ |= result.adopted;
   if (result.detail.empty()) return;
+  if (result.adopted) {
+    journal_.happened({read_clock().unix_seconds, JournalEventKind::adopted, result.detail});
+  }
   const bool bad = result.failed || result.topology_mismatch;
   warn_or_tell(bad, result.detail);
 }

@@ -13,6 +13,16 @@
 namespace eplbd {
 namespace {
 
+constexpr Duration kSampleInterval = std::chrono::seconds(1);
+// Times what it took to measure the floor: half a percent of a core, whatever the shape.
+constexpr int kFloorPause = 200;
+
+// Of a limit, where there is one.
+std::optional<int64_t> left_of(int64_t limit, int64_t spent) {
+  if (limit == 0) return std::nullopt;
+  return std::max<int64_t>(0, limit - spent);
+}
+
 // Load of each GPU over all layers / the mean of those that hold something.
 std::vector<double> gpu_load_ratio(const Topology& topology, std::span<const double> gpu_loads,
                                    size_t gpus_down) {
@@ -30,6 +40,55 @@ std::vector<double> gpu_load_ratio(const Topology& topology, std::span<const dou
 double Deployment::measure_floor(Now now) const {
   return imbalance_floor(rebalancer_.options().balancer, rebalancer_.topology(),
                          rebalancer_.loads(now), rebalancer_.gpus_down());
+}
+
+void Deployment::sample(Now now) {
+  if (now.steady - sampled_at_ < kSampleInterval) return;
+  sampled_at_ = now.steady;
+  if (now.steady >= floor_due_) {
+    floor_ = measure_floor(now);
+    floor_due_ = now.steady + kFloorPause * (std::chrono::steady_clock::now() - now.steady);
+  }
+  const Snapshot snap = snapshot(now);
+  metrics_.refresh(snap);
+  if (snap.imbalance > 0) {
+    const double worst = *std::ranges::max_element(snap.layer_imbalance);
+    journal_.sampled({now.unix_seconds, snap.imbalance, snap.imbalance_initial, worst,
+                      snap.imbalance_measured, snap.imbalance_floor, snap.imbalance_would_be});
+  }
+}
+
+Deployment::Settings Deployment::settings(Now now) const {
+  return {rebalancer_.paused(now), rebalancer_.mode(), rebalancer_.gpus_down()};
+}
+
+// By whose order, report or deadline it ever was.
+void Deployment::note_changes(Now now) {
+  Settings next = settings(now);
+  if (next == told_) return;
+  const auto tell = [&](JournalEventKind kind, std::string text) {
+    journal_.happened({now.unix_seconds, kind, std::move(text)});
+  };
+  using Kind = JournalEventKind;
+  if (next.paused != told_.paused) {
+    tell(next.paused ? Kind::pause : Kind::resume, next.paused ? "paused" : "resumed");
+  }
+  if (next.mode != told_.mode) tell(Kind::mode, fmt::format("mode {}", to_string(next.mode)));
+  if (next.gpus_down != told_.gpus_down) {
+    tell(Kind::gpu, next.gpus_down.empty()
+                        ? "no GPU is down any more"
+                        : fmt::format("GPUs down: {}", fmt::join(next.gpus_down, ", ")));
+  }
+  told_ = std::move(next);
+}
+
+// Nothing where what it was planned from runs no more.
+double Deployment::imbalance_would_be(std::span<const double> loads) const {
+  const bool may = would_be_ && rebalancer_.mode() == Mode::shadow &&
+                   would_be_->base == rebalancer_.group().running();
+  if (!may) return 0;
+  return imbalance_of(rebalancer_.topology(), would_be_->placement, loads, would_be_->gpus_down)
+      .whole_model;
 }
 
 Snapshot Deployment::snapshot(Now now) const {
@@ -52,8 +111,16 @@ Snapshot Deployment::snapshot(Now now) const {
   snap.imbalance_measured = rebalancer_.measured_imbalance(now);
   // The floor is of a moment ago: what is in force now is no better than the best.
   snap.imbalance_floor = std::min(floor_, imbalance.whole_model);
+  snap.imbalance_would_be = imbalance_would_be(loads);
   snap.imbalance_threshold = rebalancer_.options().trigger.imbalance;
   snap.gain_realised = rebalancer_.gain_realised();
+
+  const LimitOptions& limits = rebalancer_.options().limits;
+  const auto& spent = rebalancer_.state().spent;
+  int64_t moves = 0;
+  for (const auto& update : spent) moves += update.moves;
+  snap.updates_left = left_of(limits.updates_per_hour, static_cast<int64_t>(spent.size()));
+  snap.moves_left = left_of(limits.moves_per_hour, moves);
 
   snap.problems = problems(now);
 

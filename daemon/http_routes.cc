@@ -3,6 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+#include <cmath>
+#include <optional>
 #include <stdexcept>
 
 #include "daemon/clock.h"
@@ -23,6 +26,13 @@ std::string content_type_of(PlacementFormat format) {
       break;
   }
   return "application/octet-stream";
+}
+
+std::optional<double> number_of(std::string_view text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  return whole && std::isfinite(value) ? std::optional(value) : std::nullopt;
 }
 
 }  // namespace
@@ -81,7 +91,10 @@ HttpResponse HttpRoutes::handle(const HttpRequest& request) {
   if (path == "/api/v1/placement") return placement(request);
   HttpResponse response;
   if (path == "/api/v1/status") {
-    response.body = status_json(deployment_, endpoints_, read_clock());
+    const std::string_view text = request.parameter("since");
+    const std::optional<double> since = number_of(text);
+    if (!text.empty() && !since) return text_response(400, "since: a time in Unix seconds\n");
+    response.body = status_json(deployment_, endpoints_, since, read_clock());
   } else if (path == "/api/v1/history") {
     response.body = versions_json(deployment_);
   } else {

@@ -1,24 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/status_json.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "core/model/imbalance.h"
+#include "daemon/status_parts.h"
 #include "daemon/version.h"
 
 namespace eplbd {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-constexpr size_t kMovesShown = 512;  // of an update
-
-// For people and plots: four digits after the point are plenty, and a third of the bytes.
-double rounded(double value) { return std::round(value * 1e4) / 1e4; }
+constexpr double kHistoryShown = 600;  // seconds, where a request does not say since when
 
 // With problems it is degraded; without, and with no worker heard for workers.timeout, waiting.
 enum class Health { healthy, waiting, degraded };
@@ -29,9 +21,6 @@ Health health_of(const Snapshot& snap) {
   if (!snap.problems.empty()) return Health::degraded;
   return snap.workers > 0 ? Health::healthy : Health::waiting;
 }
-
-Json number_or_null(double value) { return value > 0 ? Json(value) : Json(nullptr); }
-Json text_or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
 
 Json rounded_list(std::span<const double> values) {
   Json list = Json::array();
@@ -78,154 +67,15 @@ Json layer_gpu_ratio(const Topology& topology, std::span<const double> loads, si
   return rows;
 }
 
-Json decisions_json(const Journal& journal) {
-  Json list = Json::array();
-  for (const JournalDecision& entry : journal.decisions()) {
-    const Decision& decision = entry.latest;
-    list.push_back({{"verdict", to_string(decision.verdict)},
-                    {"detail", decision.detail},
-                    {"since", entry.since},
-                    {"ts", entry.ts},
-                    {"times", entry.times},
-                    {"imbalance", number_or_null(decision.imbalance)},
-                    {"imbalance_after", number_or_null(decision.imbalance_after)},
-                    {"moves", decision.moves}});
-  }
-  return list;
-}
-
-Json moved_json(const Topology& topology, const PlacementUpdate& update) {
-  Json list = Json::array();
-  for (size_t i = 0; i < std::min(update.moves.size(), kMovesShown); ++i) {
-    const Move& move = update.moves[i];
-    const int32_t from = move.source_slot < 0 ? -1 : topology.gpu_of(move.source_slot);
-    list.push_back({topology.layer_id(move.layer), move.expert, from, topology.gpu_of(move.slot)});
-  }
-  return list;
-}
-
-// Without its map and moves.
-Json update_json(const PlacementUpdate& update) {
-  return {{"term", update.id.term},
-          {"version", update.id.version},
-          {"ts", number_or_null(update.unix_seconds)},
-          {"reason", to_string(update.reason)},
-          {"imbalance_before", number_or_null(update.imbalance_before)},
-          {"imbalance_after", number_or_null(update.imbalance_after)},
-          {"changed_layers", update.changed_layers.size()}};
-}
-
-Json updates_json(const Topology& topology, const Journal& journal) {
-  Json list = Json::array();
-  for (const PlacementUpdate& update : journal.updates()) {
-    list.push_back(update_json(update));
-    list.back()["moves"] = update.moves.size();
-    list.back()["moved"] = moved_json(topology, update);
-  }
-  return list;
-}
-
-Json workers_json(const Rebalancer& rebalancer, Now now) {
-  const SourceTable& table = rebalancer.sources();
-  const PlacementId newest = rebalancer.group().published().id;
-  std::vector<const SourceTable::Map::value_type*> sources;
-  for (const auto& entry : table.sources()) {
-    if (entry.second.counts.heard()) sources.push_back(&entry);
-  }
-  std::sort(sources.begin(), sources.end(),
-            [](const auto* a, const auto* b) { return a->first < b->first; });
-  Json list = Json::array();
-  for (const auto* entry : sources) {
-    const Source& source = entry->second;
-    const bool live = table.live(source, now.steady);
-    list.push_back({{"source", entry->first},
-                    {"live", live},
-                    {"behind", live && source.running != newest},
-                    {"term", source.running.term},
-                    {"version", source.running.version},
-                    {"heard_seconds_ago", rounded(to_seconds(now.steady - source.counts.at()))},
-                    {"messages", source.messages},
-                    {"lost", source.lost}});
-  }
-  return list;
-}
-
-Json group_json(const Deployment& deployment, Now now) {
-  const auto& report = deployment.group_report();
-  if (!report) return nullptr;
-  return {{"source", report->source},
-          {"status", to_string(report->status)},
-          {"layers_done", report->layers_done < 0 ? Json(nullptr) : Json(report->layers_done)},
-          {"error", text_or_null(report->error)},
-          {"heard_seconds_ago", rounded(to_seconds(now.steady - report->at))},
-          {"term", report->running.term},
-          {"version", report->running.version}};
-}
-
-// Where nobody counts: since when, and who was heard last.
-std::string waiting_for(const Deployment& deployment, const Endpoints& endpoints, Now now) {
-  const auto& report = deployment.group_report();
-  const auto& sources = deployment.rebalancer().sources().sources();
-  const SourceTable::Map::value_type* last = nullptr;
-  for (const auto& entry : sources) {
-    if (!entry.second.counts.heard()) continue;
-    if (last == nullptr || entry.second.counts.at() > last->second.counts.at()) last = &entry;
-  }
-  const auto ago = [&](TimePoint then) {
-    return fmt::format("{:.0f} s ago", to_seconds(now.steady - then));
-  };
-  std::string text = fmt::format("no worker sent counts since the start: they connect to {}",
-                                 fmt::join(endpoints.counts, " "));
-  if (last != nullptr) {
-    text = fmt::format("nobody sends counts: the last came from {} {}", last->first,
-                       ago(last->second.counts.at()));
-  }
-  if (report) {
-    text +=
-        fmt::format("; {} said {} {}", report->source, to_string(report->status), ago(report->at));
-  }
-  return text;
-}
-
-Json rejected_json(const Rejections& rejections) {
-  Json list = Json::array();
-  for (const RejectedSender& sender : rejections.senders()) {
-    list.push_back({{"source", text_or_null(sender.source)},
-                    {"peer", text_or_null(sender.peer)},
-                    {"reason", to_string(sender.reason)},
-                    {"detail", sender.text},
-                    {"times", sender.times},
-                    {"ts", sender.last.unix_seconds}});
-  }
-  return list;
-}
-
-// What shadow would have done last; null in other modes and before.
-Json would_update_json(const Deployment& deployment) {
-  if (deployment.rebalancer().mode() != Mode::shadow) return nullptr;
-  for (const JournalDecision& entry : deployment.journal().decisions()) {
-    const Decision& decision = entry.latest;
-    if (decision.verdict != Verdict::would_update) continue;
-    return {{"ts", entry.ts},
-            {"imbalance_before", number_or_null(decision.imbalance)},
-            {"imbalance_after", number_or_null(decision.imbalance_after)},
-            {"moves", decision.moves}};
-  }
-  return nullptr;
-}
-
-Json history_json(const Journal& journal) {
-  Json list = Json::array();
-  for (const JournalSample& sample : journal.samples()) {
-    list.push_back({std::round(sample.ts * 1e3) / 1e3, rounded(sample.imbalance),
-                    rounded(sample.imbalance_initial)});
-  }
-  return list;
-}
-
 // Texts of workers may hold anything.
 std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+Json worst_layer_json(const Topology& topology, const std::vector<double>& layers) {
+  const auto layer = worst_layer(layers);
+  if (!layer) return nullptr;
+  return {{"layer", topology.layer_id(*layer)}, {"imbalance", rounded(layers[*layer])}};
 }
 
 void add_balance(Json& json, const Deployment& deployment, const Snapshot& snap, Now now) {
@@ -235,7 +85,9 @@ void add_balance(Json& json, const Deployment& deployment, const Snapshot& snap,
   json["imbalance_initial"] = number_or_null(snap.imbalance_initial);
   json["imbalance_measured"] = number_or_null(snap.imbalance_measured);
   json["imbalance_floor"] = number_or_null(snap.imbalance_floor);
+  json["imbalance_would_be"] = number_or_null(snap.imbalance_would_be);
   json["imbalance_threshold"] = snap.imbalance_threshold;
+  json["worst_layer"] = worst_layer_json(rebalancer.topology(), snap.layer_imbalance);
   json["gain_realised"] = snap.gain_realised ? Json(*snap.gain_realised) : Json(nullptr);
   json["tokens"] = rebalancer.tokens(now);
   json["half_life_seconds"] = snap.window_half_life_seconds;
@@ -249,7 +101,15 @@ void add_balance(Json& json, const Deployment& deployment, const Snapshot& snap,
 
 }  // namespace
 
-std::string status_json(const Deployment& deployment, const Endpoints& endpoints, Now now) {
+std::optional<int32_t> worst_layer(std::span<const double> layers) {
+  const auto worst = std::max_element(layers.begin(), layers.end());
+  if (worst == layers.end() || *worst <= 0) return std::nullopt;
+  return static_cast<int32_t>(worst - layers.begin());
+}
+
+std::string status_json(const Deployment& deployment, const Endpoints& endpoints,
+                        std::optional<double> since, Now now) {
+  const Journal& journal = deployment.journal();
   const Rebalancer& rebalancer = deployment.rebalancer();
   const Snapshot snap = deployment.snapshot(now);
   std::vector<std::string> problems;
@@ -261,6 +121,7 @@ std::string status_json(const Deployment& deployment, const Endpoints& endpoints
   json["ts"] = now.unix_seconds;
   json["started"] = deployment.started();
   json["mode"] = to_string(snap.mode);
+  json["mode_configured"] = to_string(rebalancer.options().mode);
   json["paused"] = snap.paused;
   json["paused_until"] = snap.paused ? number_or_null(paused_until) : Json(nullptr);
   json["leader"] = snap.leader;
@@ -278,11 +139,19 @@ std::string status_json(const Deployment& deployment, const Endpoints& endpoints
   json["placement"] = placement_summary(rebalancer.group());
   json["gpus_down"] =
       rebalancer.group().may_empty_gpus() ? rebalancer.gpus_down() : rebalancer.state().gpus_down;
+  json["gpus_lost"] = rebalancer.state().gpus_lost;
+  json["gpus_empty"] = rebalancer.state().gpus_empty;
   add_balance(json, deployment, snap, now);
-  json["history"] = history_json(deployment.journal());
-  json["decisions"] = decisions_json(deployment.journal());
+  const double shown = since.value_or(now.unix_seconds - kHistoryShown);
+  json["history"] = history_json(journal, shown);
+  json["events"] = events_json(journal, shown);
+  json["facts"] = facts_json(deployment, snap, now);
+  json["next"] = next_json(deployment, snap);
+  json["decisions"] = decisions_json(journal);
   json["would_update"] = would_update_json(deployment);
-  json["updates"] = updates_json(rebalancer.topology(), deployment.journal());
+  const double newer = since.value_or(0);
+  json["updates"] = updates_json(rebalancer.topology(), journal.updates(), newer);
+  json["would_updates"] = updates_json(rebalancer.topology(), journal.would_updates(), newer);
   json["workers"] = workers_json(rebalancer, now);
   json["messages_rejected"] = deployment.metrics().messages_rejected();
   json["rejected"] = rejected_json(deployment.rejections());

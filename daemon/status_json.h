@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,9 @@ struct Endpoints {
   std::string control;  // a path
 };
 
-std::string status_json(const Deployment& deployment, const Endpoints& endpoints, Now now);
+// `since`, in Unix seconds: curves, events and updates that are newer alone.
+std::string status_json(const Deployment& deployment, const Endpoints& endpoints,
+                        std::optional<double> since, Now now);
 // Every placement that is kept, over restarts too, newest first.
 std::string versions_json(const Deployment& deployment);
 std::string placement_json(const std::string& deployment, const Topology& topology,

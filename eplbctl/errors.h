@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdexcept>
+#include <string>
 
 namespace eplbd {
 
@@ -10,5 +11,8 @@ namespace eplbd {
 struct UsageError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+
+// For people: what a library says of its own insides is no help to them.
+std::string words_of(const std::exception& error);
 
 }  // namespace eplbd

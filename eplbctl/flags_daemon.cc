@@ -63,7 +63,7 @@ class DaemonCommands {
       options->daemon = *address_;
       action_ = [options] { return run_status(*options); };
     });
-    CLI::App* watch = add(app_, "watch", "The same, live, until Ctrl-C");
+    CLI::App* watch = add(app_, "watch", "The same, live, until q or Ctrl-C");
     watch->add_flag("--json", options->json, "an object each time");
     add_duration(*watch, "--every", options->every_seconds, "how often (default: 1s)");
     watch->callback([this, options] {
@@ -98,6 +98,7 @@ class DaemonCommands {
     CLI::App* read = add(*show, "import", "Publish a placement; holds until resume");
     add_path(*read, "FILE", options->file, "in any of the formats of export")->required();
     read->add_flag("--json", options->json, "the answer as JSON");
+    read->add_flag("--dry-run", options->dry_run, "only say what it would bring");
     run(read, run_placement_import);
     CLI::App* diff = add(*show, "diff", "What a file would change");
     add_path(*diff, "FILE", options->file, "in any of the formats of export")->required();
@@ -113,10 +114,14 @@ class DaemonCommands {
     const auto options = std::make_shared<OrderOptions>();
     CLI::App* command = add(parent, name, help);
     command->add_flag("--json", options->json, "the answer as JSON: docs/control.md");
-    command->callback([this, options, fill = std::move(fill)] {
+    const CLI::App* const above = &parent == &app_ ? nullptr : &parent;
+    command->callback([this, options, above, command, fill = std::move(fill)] {
       options->daemon = *address_;
       fill(*options);
-      action_ = [options] { return run_order(*options); };
+      action_ = [options, above, command] {
+        if (above != nullptr) take_leading(*above, *command);
+        return run_order(*options);
+      };
     });
     return command;
   }
@@ -141,29 +146,37 @@ class DaemonCommands {
     constexpr auto kModes = names(Mode{});
     std::vector<std::string> modes(kModes.begin(), kModes.end());
     modes.emplace_back("config");
-    add_order(app_, "mode", "Set the mode over the configuration's",
-              [mode](OrderOptions& o) {
-                o.path = "/v1/mode";
-                o.body = mode_body(*mode);
-              })
-        ->add_option("MODE", *mode, "config: the configuration's again")
-        ->required()
+    CLI::App* set_mode = add_order(app_, "mode", "Tell the mode, or set it over the configuration's",
+                                   [mode](OrderOptions& o) {
+                                     o.path = mode->empty() ? "" : "/v1/mode";
+                                     o.body = mode_body(*mode);
+                                   });
+    set_mode->add_option("MODE", *mode, "config: the configuration's again; without: tell")
         ->check(CLI::IsMember(modes));
     const auto version = std::make_shared<int64_t>(-1);
-    add_order(app_, "rollback", "Publish an earlier placement again; holds until resume",
-              [version](OrderOptions& o) {
-                o.path = "/v1/rollback";
-                o.body = rollback_body(*version);
-              })
-        ->add_option("VERSION", *version, "default: the one before")
-        ->check(in_range(0));
+    const auto only_say = std::make_shared<bool>(false);
+    CLI::App* rollback =
+        add_order(app_, "rollback", "Publish an earlier placement again; holds until resume",
+                  [version, only_say](OrderOptions& o) {
+                    o.path = "/v1/rollback";
+                    o.body = rollback_body(*version, *only_say);
+                  });
+    rollback->add_option("VERSION", *version, "default: the one before")->check(in_range(0));
+    rollback->add_flag("--dry-run", *only_say, "only say what it would bring");
     add_order(app_, "reload", "Read the configuration file again",
               [](OrderOptions& o) { o.path = "/v1/reload"; });
   }
 
   void add_gpu() {
-    CLI::App* gpu = add(app_, "gpu", "Take a GPU out of placements, and back in");
-    gpu->require_subcommand(1);
+    const auto options = std::make_shared<StatusOptions>();
+    CLI::App* gpu = add(app_, "gpu", "Tell which GPUs are down; take one out, and back in");
+    gpu->require_subcommand(0, 1);
+    gpu->add_flag("--json", options->json, "which are down, as JSON");
+    gpu->callback([this, gpu, options] {
+      if (action_) return;  // the innermost command is meant
+      options->daemon = *address_;
+      action_ = [options] { return run_gpus(*options); };
+    });
     const auto number = std::make_shared<int32_t>(0);
     const auto lost = std::make_shared<bool>(false);
     CLI::App* drain = add_order(*gpu, "drain", "Its slots become empty; survives a restart",

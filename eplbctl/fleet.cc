@@ -80,9 +80,9 @@ struct Fleet::Impl {
     for (const std::string& endpoint : endpoints) {
       try {
         socket.connect(endpoint);
-      } catch (const zmq::error_t& error) {
-        throw std::runtime_error(endpoint + ": " + error.what() +
-                                 ": must be an address to connect to, as tcp://127.0.0.1:15557");
+      } catch (const zmq::error_t&) {
+        throw std::runtime_error(endpoint +
+                                 " is no address to connect to, as tcp://127.0.0.1:15557 is");
       }
     }
   }

@@ -14,6 +14,7 @@
 #include <boost/beast/http.hpp>
 
 #include "config/address.h"
+#include "daemon/words.h"
 
 namespace eplbd {
 namespace {
@@ -77,6 +78,20 @@ asio::ip::tcp::endpoint resolve(const std::string& address) {
   return asio::ip::tcp::resolver(io).resolve(at->host, at->port)->endpoint();
 }
 
+// Of the system's errors the system's words; what Beast says is about its own insides.
+std::string words_of(const Error& error, std::chrono::milliseconds timeout) {
+  if (error == beast::error::timeout) {
+    return "no answer within " + duration_words(std::chrono::duration<double>(timeout).count());
+  }
+  if (error == http::error::end_of_stream || error == http::error::partial_message ||
+      error == asio::error::eof) {
+    return "it ended the connection";
+  }
+  const bool ours = error.category() == boost::system::system_category() ||
+                    error.category() == asio::error::get_netdb_category();
+  return ours ? error.message() : "what answers there speaks no HTTP";
+}
+
 }  // namespace
 
 HttpAnswer http_request(const HttpCall& call) {
@@ -87,7 +102,7 @@ HttpAnswer http_request(const HttpCall& call) {
     }
     return Request<asio::ip::tcp>(call).run(resolve(call.address));
   } catch (const boost::system::system_error& error) {
-    throw std::runtime_error(call.address + ": " + error.code().message());
+    throw std::runtime_error(call.address + ": " + words_of(error.code(), call.timeout));
   } catch (const std::exception& error) {
     throw std::runtime_error(call.address + ": " + error.what());
   }

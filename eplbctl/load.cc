@@ -192,7 +192,7 @@ void check_that_nobody_is_there(const Setup& setup) {
     status = nlohmann::json::parse(http_request(call).body);
   } catch (const std::exception& error) {
     throw std::runtime_error("an eplbd is heard, but does not say whether it has workers (" +
-                             std::string(error.what()) + "): --http is its HTTP address" + force);
+                             words_of(error) + "): --http is its HTTP address" + force);
   }
   const std::string someone = who_is_there(status, setup.fleet.deployment);
   if (!someone.empty()) throw std::runtime_error(setup.http + ": " + someone + force);

@@ -95,7 +95,7 @@ int main(int argc, char** argv) {
     std::cerr << "eplbctl: " << command << ": " << error.what() << '\n';
     return kUsage;
   } catch (const std::exception& error) {
-    std::cerr << "eplbctl: " << command << ": " << error.what() << '\n';
+    std::cerr << "eplbctl: " << command << ": " << eplbd::words_of(error) << '\n';
     return kFailed;
   }
 }

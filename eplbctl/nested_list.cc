@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "core/model/utf8.h"
+
 namespace eplbd {
 namespace {
 
@@ -99,12 +101,17 @@ json parse_json(const std::string& text) {
   try {
     return json::parse(text);
   } catch (const json::parse_error& error) {
-    const auto end = text.begin() + static_cast<ptrdiff_t>(std::min(error.byte, text.size()));
+    constexpr size_t kShown = 24;
+    const size_t at = std::min(error.byte > 0 ? error.byte - 1 : 0, text.size());
+    const auto end = text.begin() + static_cast<ptrdiff_t>(at);
     const auto line = std::count(text.begin(), end, '\n') + 1;
-    throw std::runtime_error("line " + std::to_string(line) + ": it is no JSON (" +
-                             std::string(error.what()) + ")");
-  } catch (const json::exception& error) {
-    throw std::runtime_error(std::string("it is no JSON (") + error.what() + ")");
+    throw std::runtime_error("line " + std::to_string(line) + ": it is no JSON: " +
+                             (end == text.end()
+                                  ? "it ends too early"
+                                  : "\"" + printable_line(text.substr(at, kShown), kShown) +
+                                        "\" is not expected there"));
+  } catch (const json::exception&) {  // a number that is none
+    throw std::runtime_error("it is no JSON: a number is out of range");
   }
 }
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "eplbctl/status.h"
 #include "eplbctl/text.h"
 
 namespace eplbd {
@@ -28,6 +29,7 @@ std::string placement_words(const json& answer, bool dry_run) {
 }  // namespace
 
 int run_order(const OrderOptions& options) {
+  if (options.path.empty()) return run_mode({options.daemon, options.json});
   const HttpAnswer answer = DaemonClient(options.daemon).ask(options.path, options.body);
   const json result = json::parse(answer.body, nullptr, false);
   if (!result.is_object() || !result.contains("detail")) {
@@ -43,9 +45,13 @@ int run_order(const OrderOptions& options) {
     const bool dry_run = json::parse(options.body).value("dry_run", false);
     const std::string detail = result.at("detail");
     if (!detail.empty()) std::cout << detail << '\n';
-    if (result.contains("moves")) std::cout << placement_words(result, dry_run) << '\n';
-    if (options.path == "/v1/rollback" || options.path == "/v1/import") {
+    const bool placed = result.contains("moves");
+    if (placed) std::cout << placement_words(result, dry_run) << '\n';
+    if (placed && !dry_run && (options.path == "/v1/rollback" || options.path == "/v1/import")) {
       std::cout << "held until `eplbctl resume`\n";
+    }
+    for (const json& warning : result.value("warnings", json::array())) {
+      std::cerr << "eplbctl: warning: " << warning.get<std::string>() << '\n';
     }
   }
   return done ? 0 : 1;
@@ -61,8 +67,10 @@ std::string mode_body(const std::string& mode) {
   return json{{"mode", mode == "config" ? json(nullptr) : json(mode)}}.dump();
 }
 
-std::string rollback_body(int64_t version) {
-  return version < 0 ? "{}" : json{{"version", version}}.dump();
+std::string rollback_body(int64_t version, bool dry_run) {
+  json body{{"dry_run", dry_run}};
+  if (version >= 0) body["version"] = version;
+  return body.dump();
 }
 
 std::string gpu_body(int32_t gpu, const std::string& action) {

@@ -11,7 +11,7 @@ namespace eplbd {
 
 struct OrderOptions {
   DaemonAddress daemon;
-  std::string path;         // /v1/pause
+  std::string path;         // /v1/pause; empty: none, tell the mode
   std::string body = "{}";  // a JSON object
   bool json = false;        // print the answer as it is
 };
@@ -24,7 +24,7 @@ int run_order(const OrderOptions& options);
 std::string rebalance_body(bool dry_run);
 std::string pause_body(double seconds);
 std::string mode_body(const std::string& mode);
-std::string rollback_body(int64_t version);
+std::string rollback_body(int64_t version, bool dry_run);
 std::string gpu_body(int32_t gpu, const std::string& action);
 
 }  // namespace eplbd

@@ -194,7 +194,7 @@ Placement read_placement(const std::string& file, const Topology& topology) {
     return placement;
   } catch (const YAML::Exception& error) {
     throw std::runtime_error(file + ":" + std::to_string(error.mark.line + 1) +
-                             ": neither .npy, JSON nor YAML: " + error.msg);
+                             ": it is neither .npy, JSON nor the YAML of TensorRT-LLM");
   } catch (const std::exception& error) {
     const std::string what = error.what();
     throw std::runtime_error(what.starts_with(file) ? what : file + ": " + what);

@@ -49,6 +49,15 @@ std::string bar(double part, int columns) {
   return text + kEighths[eighths % 8];
 }
 
+int characters_of(const std::string& text) {
+  return static_cast<int>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+std::string padded(const std::string& text, int columns) {
+  return text + std::string(static_cast<size_t>(std::max(0, columns - characters_of(text))), ' ');
+}
+
 std::string clip_lines(const std::string& text, int columns, int rows) {
   std::string clipped;
   size_t begin = 0;

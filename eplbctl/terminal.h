@@ -13,6 +13,10 @@ int terminal_rows(int descriptor);     // 24 where it does not say
 // A bar of `columns` cells, filled to `part` (0..1) in eighths of a cell.
 std::string bar(double part, int columns);
 
+int characters_of(const std::string& text);  // of UTF-8
+// With blanks behind it, so that it takes `columns`.
+std::string padded(const std::string& text, int columns);
+
 // The first `rows` lines of UTF-8, each of at most `columns` characters.
 std::string clip_lines(const std::string& text, int columns, int rows);
 

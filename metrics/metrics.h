@@ -38,10 +38,14 @@ struct Snapshot {
   double imbalance_initial = 0;         // same load, had the initial placement been kept
   double imbalance_measured = 0;        // from gpu_tokens
   double imbalance_floor = 0;           // the best that this many tokens allow
-  double imbalance_threshold = 0;       // trigger.imbalance
+  double imbalance_would_be = 0;        // had shadow's last update been made
+  double imbalance_threshold = 0;       // trigger.imbalance, of a layer
   std::optional<double> gain_realised;  // of the last update; nothing: none to judge yet
   std::vector<double> layer_imbalance;  // [layers]; 0: a layer without load
   std::vector<double> gpu_load_ratio;   // [gpus] load / mean, all layers; empty: no tokens
+
+  std::optional<int64_t> updates_left;  // of this hour's; nothing: no limit
+  std::optional<int64_t> moves_left;
 
   std::vector<Problem> problems;  // empty: healthy
 

@@ -3,6 +3,8 @@
 
 #include <boost/asio/ip/address.hpp>
 
+#include "daemon/net/gzip.h"
+
 namespace eplbd {
 
 namespace asio = boost::asio;
@@ -10,6 +12,8 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 
 namespace {
+
+constexpr size_t kLeastPacked = 4096;  // below, a packet or three, it is not worth it
 
 // HOST or HOST:PORT, which HTTP/1.0 may leave out. A stranger's name has a dot: what has none is of
 // this machine or its network.
@@ -85,6 +89,8 @@ void HttpSession::refuse(int status, std::string why) {
 void HttpSession::dispatch(Request message) {
   keep_alive_ = message.keep_alive();
   head_ = message.method() == http::verb::head;
+  const beast::string_view encodings = message[http::field::accept_encoding];
+  gzip_ = accepts_gzip({encodings.data(), encodings.size()});
   const std::string_view target(message.target().data(), message.target().size());
   const size_t question = target.find('?');
   if (shared_->own_names_only && !is_own_name(message[http::field::host])) {
@@ -109,7 +115,8 @@ void HttpSession::write(HttpResponse response) {
     response.status = 304;
     response.body.clear();
   }
-  body_ = std::move(response.body);
+  gzip_ = gzip_ && response.status == 200 && response.body.size() >= kLeastPacked;
+  body_ = gzip_ ? gzip(response.body) : std::move(response.body);
   fill_in(response);
   serializer_ = std::make_unique<http::response_serializer<http::buffer_body>>(*message_);
   serializer_->split(head_);  // of a HEAD the header alone
@@ -132,6 +139,8 @@ void HttpSession::fill_in(const HttpResponse& response) {
   message.set(http::field::cache_control, "no-cache");
   message.set("X-Content-Type-Options", "nosniff");
   if (response.status != 304) message.set(http::field::content_type, response.content_type);
+  if (gzip_) message.set(http::field::content_encoding, "gzip");
+  message.set(http::field::vary, "Accept-Encoding");
   if (!response.etag.empty()) message.set(http::field::etag, response.etag);
   if (!response.allow.empty()) message.set(http::field::allow, response.allow);
   message.keep_alive(keep_alive_);
@@ -148,7 +157,7 @@ void HttpSession::on_written(const ErrorCode& error) {
   if (error || !keep_alive_ || shared_->stopped) return close();
   body_ = {};
   if_none_match_.clear();
-  head_ = false;
+  head_ = gzip_ = false;
   read(shared_->limits.idle_timeout);
 }
 

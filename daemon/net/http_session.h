@@ -62,6 +62,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
       serializer_;
   std::string body_;
   std::string if_none_match_;
+  bool gzip_ = false;  // may the answer be
   bool keep_alive_ = false;
   bool head_ = false;
   bool unread_ = false;  // of the request, when it was refused

@@ -1,4 +1,4 @@
-// Three canvases with one manner: crisp at any density, a cursor by pointer or arrow keys, and a
+// What canvases have in common: crisp at any density, a cursor by pointer or arrow keys, and a
 // sentence below that says what the cursor is on.
 'use strict';
 
@@ -67,101 +67,6 @@ function ticks(low, high, count) {
   return out;
 }
 
-// Imbalance over time: points [ts, now, initial], threshold, and a mark for every update.
-class HistoryChart extends Chart {
-  constructor() { super('history'); this.points = []; this.hint = 'Marks along the foot are placements published.'; }
-  show(points, threshold, updates) {
-    Object.assign(this, {points, threshold, updates, ready: true});
-    const last = points.at(-1);
-    this.label(last ? `Imbalance over time: now ${ratio(last[1])}, with the initial placement ` +
-                      `${ratio(last[2])}, threshold ${ratio(threshold)}` : 'Imbalance over time: nothing yet');
-    this.paint();
-  }
-  scales(width, height) {
-    const left = 40, right = 8, top = 10, foot = 30;
-    const end = this.points.length ? this.points.at(-1)[0] : Date.now() / 1000;
-    const begin = Math.min(this.points.length ? this.points[0][0] : end, end - 60);
-    let high = (this.threshold || 1) * 1.02;
-    for (const [, now, initial] of this.points) high = Math.max(high, now || 0, initial || 0);
-    high = 1 + (high - 1) * 1.08;
-    return {left, right, top, foot, begin, end, high,
-      x: ts => left + (ts - begin) / (end - begin) * (width - left - right),
-      y: v => top + (high - v) / (high - 1) * (height - top - foot)};
-  }
-  draw(pen, width, height) {
-    const s = this.scales(width, height);
-    pen.lineWidth = 1; pen.fillStyle = colour('--soft'); pen.strokeStyle = colour('--grid');
-    pen.textAlign = 'right'; pen.textBaseline = 'middle';
-    for (const v of ticks(1, s.high, 6)) {
-      pen.beginPath(); pen.moveTo(s.left, s.y(v)); pen.lineTo(width - s.right, s.y(v)); pen.stroke();
-      pen.fillText(v.toFixed(s.high < 1.3 ? 2 : 1), s.left - 7, s.y(v));
-    }
-    this.drawTimes(pen, s, width, height);
-    const line = (column, name) => {
-      pen.strokeStyle = colour(name); pen.lineWidth = column === 1 ? 2.2 : 1.6; pen.lineJoin = 'round';
-      pen.beginPath();
-      let before = null;
-      for (const p of this.points) {
-        // A hole is a hole: no line over the time the daemon was gone or had no tokens.
-        if (p[column] == null) { before = null; continue; }
-        if (before != null && p[0] - before < 10) pen.lineTo(s.x(p[0]), s.y(p[column]));
-        else pen.moveTo(s.x(p[0]), s.y(p[column]));
-        before = p[0];
-      }
-      pen.stroke();
-    };
-    line(2, '--initial');
-    if (this.threshold) {
-      pen.strokeStyle = colour('--limit'); pen.lineWidth = 1.4; pen.setLineDash([5, 4]);
-      pen.beginPath(); pen.moveTo(s.left, s.y(this.threshold)); pen.lineTo(width - s.right, s.y(this.threshold));
-      pen.stroke(); pen.setLineDash([]);
-    }
-    line(1, '--accent');
-    if (this.cursor != null) this.drawCursor(pen, s, height);
-  }
-  drawTimes(pen, s, width, height) {
-    const span = s.end - s.begin;
-    const step = [10, 30, 60, 120, 300, 600, 1200, 3600].find(t => span / t <= width / 110) || 7200;
-    pen.textAlign = 'center'; pen.textBaseline = 'bottom'; pen.fillStyle = colour('--soft');
-    const brief = {hourCycle: 'h23', hour: '2-digit', minute: '2-digit', ...(step < 60 && {second: '2-digit'})};
-    for (let t = Math.ceil(s.begin / step) * step; t <= s.end; t += step) {
-      const x = s.x(t);
-      if (x > s.left + 15 && x < width - 25) pen.fillText(new Date(t * 1000).toLocaleTimeString([], brief), x, height);
-    }
-    pen.fillStyle = colour('--accent');
-    for (const update of this.updates) {
-      if (update.ts < s.begin || update.ts > s.end) continue;
-      const x = s.x(update.ts), y = height - s.foot + 2;
-      pen.beginPath(); pen.moveTo(x, y); pen.lineTo(x - 4, y + 8); pen.lineTo(x + 4, y + 8); pen.fill();
-    }
-  }
-  drawCursor(pen, s, height) {
-    const p = this.points[this.cursor];
-    if (!p) return;
-    pen.strokeStyle = colour('--soft'); pen.lineWidth = 1;
-    pen.beginPath(); pen.moveTo(s.x(p[0]), s.top); pen.lineTo(s.x(p[0]), height - s.foot); pen.stroke();
-    for (const [column, name] of [[2, '--initial'], [1, '--accent']]) {
-      if (p[column] == null) continue;
-      pen.fillStyle = colour(name); pen.beginPath(); pen.arc(s.x(p[0]), s.y(p[column]), 4, 0, 7); pen.fill();
-    }
-  }
-  pick(x) {
-    if (!this.points.length) return null;
-    const s = this.scales(this.canvas.clientWidth, this.canvas.clientHeight);
-    let best = 0;
-    this.points.forEach((p, i) => { if (Math.abs(s.x(p[0]) - x) < Math.abs(s.x(this.points[best][0]) - x)) best = i; });
-    return best;
-  }
-  step(cursor, dx) {
-    const last = this.points.length - 1;
-    return last < 0 ? null : clamp((cursor ?? last + 1) + dx, 0, last);
-  }
-  tell(cursor) {
-    const [ts, now, initial] = this.points[cursor] || [];
-    return ts ? `${clock(ts)}: ${ratio(now)} now, ${ratio(initial)} with the initial placement` : this.hint;
-  }
-}
-
 // Blue below the mean, red above it, pale at it.
 function heatColour(value) {
   const mix = clamp(Math.abs(value - 1) / 0.5, 0, 1);
@@ -176,20 +81,26 @@ function heatPalette() {
   return value => shades[clamp(Math.round((value - 0.5) * 100), 0, 100)];
 }
 
-// One bar a GPU, load over mean; nodes stand apart.
+// A bar a GPU: what it does itself, and above it what it waits for others, as a layer lasts until
+// its slowest GPU is done. Nodes stand apart.
 class GpuChart extends Chart {
   constructor() { super('gpus'); this.loads = []; this.hint = 'No tokens in the window.'; }
-  show(loads, nodes, down, threshold) {
-    Object.assign(this, {loads: loads || [], nodes: nodes || 1, down: new Set(down), threshold, ready: true});
-    const worst = this.loads.indexOf(Math.max(...this.loads));
-    this.hint = worst < 0 ? 'No tokens in the window.'
-        : `Most loaded: GPU ${worst}, ${ratio(this.loads[worst])} times the mean` +
+  // `loads`: work over the mean, all layers; `rows`: the same of each layer; `slowest`: imbalance.
+  show(loads, rows, nodes, down, slowest) {
+    Object.assign(this, {loads: loads || [], nodes: nodes || 1, down: new Set(down), slowest: slowest || 1, ready: true});
+    this.layers = (rows || []).filter(row => Math.max(...row) > 0);
+    this.held = this.loads.map(() => 0);
+    for (const row of this.layers) ++this.held[row.indexOf(Math.max(...row))];
+    const most = this.held.indexOf(Math.max(...this.held));
+    this.hint = !this.loads.length ? 'No tokens in the window.'
+        : `Together ${ratio(this.slowest)}: each layer lasts until its slowest GPU is done. Slowest most often: ` +
+          `GPU ${most}, in ${this.held[most]} of ${this.layers.length} layers` +
           (down.length ? `; down: GPU ${down.join(', ')}` : '');
-    this.label('Load of each GPU. ' + this.hint);
+    this.label('Time of each GPU. ' + this.hint);
     this.paint();
   }
   scales(width, height) {
-    const left = 40, foot = 20, top = 8, high = Math.max(1.25, ...this.loads) * 1.05;
+    const left = 40, foot = 20, top = 8, high = Math.max(1.25, this.slowest, ...this.loads) * 1.05;
     const gap = this.nodes > 1 ? Math.min(8, width / this.nodes / 4) : 0;
     const bar = (width - left - gap * (this.nodes - 1)) / Math.max(1, this.loads.length);
     const node = gpu => Math.floor(gpu * this.nodes / Math.max(1, this.loads.length));
@@ -205,14 +116,21 @@ class GpuChart extends Chart {
       pen.fillText(v.toFixed(1), s.left - 7, s.y(v));
     }
     const inner = s.bar > 4 ? s.bar - 2 : Math.max(1, s.bar * 0.9);
+    const fill = (gpu, from, to, name) => {
+      pen.fillStyle = colour(name);
+      pen.fillRect(s.x(gpu), s.y(to), inner, Math.max(1, s.y(from) - s.y(to)));
+    };
     this.loads.forEach((load, gpu) => {
-      pen.fillStyle = colour(this.down.has(gpu) ? '--initial' : load > this.threshold ? '--hot' : '--accent');
       pen.globalAlpha = this.cursor == null || this.cursor === gpu ? 1 : 0.45;
-      pen.fillRect(s.x(gpu), s.y(load), inner, Math.max(1, s.y(0) - s.y(load)));
+      if (this.down.has(gpu)) return;
+      fill(gpu, 0, load, '--accent');
+      if (load < this.slowest) fill(gpu, load, this.slowest, '--waits');
     });
     pen.globalAlpha = 1;
-    pen.strokeStyle = colour('--text'); pen.lineWidth = 1; pen.setLineDash([2, 3]);
-    pen.beginPath(); pen.moveTo(s.left, s.y(1)); pen.lineTo(width, s.y(1)); pen.stroke(); pen.setLineDash([]);
+    if (this.loads.length) {
+      pen.strokeStyle = colour('--text'); pen.lineWidth = 1; pen.setLineDash([2, 3]);
+      pen.beginPath(); pen.moveTo(s.left, s.y(1)); pen.lineTo(width, s.y(1)); pen.stroke(); pen.setLineDash([]);
+    }
     pen.fillStyle = colour('--soft'); pen.textAlign = 'center'; pen.textBaseline = 'bottom';
     const every = [1, 2, 4, 8, 16, 32, 64, 128].find(n => n * s.bar >= 26) || 256;
     this.loads.forEach((_, gpu) => { if (gpu % every === 0) pen.fillText(gpu, s.x(gpu) + inner / 2, height); });
@@ -225,7 +143,9 @@ class GpuChart extends Chart {
   step(cursor, dx) { return this.loads.length ? clamp((cursor ?? -1) + dx, 0, this.loads.length - 1) : null; }
   tell(gpu) {
     if (gpu >= this.loads.length) return this.hint;
-    return `GPU ${gpu}: ` + (this.down.has(gpu) ? 'down, holds nothing' : `${ratio(this.loads[gpu])} times the mean`);
+    if (this.down.has(gpu)) return `GPU ${gpu}: down, holds nothing`;
+    return `GPU ${gpu}: works ${ratio(this.loads[gpu])} times the mean, waits ` +
+        `${ratio(Math.max(0, this.slowest - this.loads[gpu]))}; slowest in ${this.held[gpu]} of ${this.layers.length} layers`;
   }
 }
 

@@ -3,7 +3,8 @@
 const kPollMs = 1000, kPatienceMs = 4000, kKeepSeconds = 3600, kWorkersShown = 200, kUpdatesShown = 20;
 const $ = id => document.getElementById(id);
 const charts = {history: new HistoryChart(), gpus: new GpuChart(), heat: new HeatChart()};
-let points = [];      // [ts, imbalance, imbalance of the initial placement], oldest first
+let points = [];      // as HistoryChart has them, oldest first
+let events = [];      // {ts, kind, text}, oldest first
 let answeredAt = 0;   // our clock
 let startedAt = null; // the daemon's, of the process we heard last
 
@@ -13,10 +14,12 @@ function element(tag, attributes, ...children) {
   node.append(...children.map(child => child instanceof Node ? child : String(child)));
   return node;
 }
+const newest = () => points.at(-1)?.[0] || 0;
 const cell = (text, numeric) => element('td', numeric ? {class: 'n'} : {}, text);
 const pill = (text, kind = '') => element('span', {class: 'pill ' + kind}, text);
 const count = n => n == null ? '–' : n.toLocaleString();
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`;
+const signed = x => (x > 0 ? '+' : x < 0 ? '−' : '±') + Math.abs(x).toFixed(3);
 const compact = n => n == null ? '–'
     : Intl.NumberFormat(undefined, {notation: 'compact', maximumFractionDigits: 1}).format(n);
 
@@ -51,33 +54,59 @@ function showHeader(s) {
   const wrong = [...(s.problems || []), ...(s.waiting_for ? [s.waiting_for] : [])];
   $('problems').hidden = !wrong.length;
   $('problems').textContent = wrong.join(' · ');
+  $('endpoints').textContent = `counts: ${s.endpoints.counts.join(' ')} · placements: ${s.endpoints.placements.join(' ')}`;
   $('program').textContent = `eplbd ${s.program_version || ''}, up ${duration(s.ts - s.started)}`;
 }
 
 function sentence(s) {
-  if (s.imbalance == null) return 'No tokens in the window: nothing to balance.';
+  if (s.imbalance == null) {
+    return s.workers.some(w => w.live) ? 'No tokens in the window: nothing to balance.'
+        : `No worker sends counts. They connect to ${s.endpoints.counts.join(' ')} and take placements from ` +
+          `${s.endpoints.placements.join(' ')}; eplbctl check-worker tells what arrives.`;
+  }
   const more = value => `${((value - 1) * 100).toFixed(value < 1.1 ? 1 : 0)} %`;
-  let text = `The busiest GPUs do ${more(s.imbalance)} more than the mean`;
+  let text = `The slowest GPUs take ${more(s.imbalance)} longer than the mean`;
   if (s.imbalance_initial) text += `; with the initial placement it would be ${more(s.imbalance_initial)}`;
   return text + '.';
 }
 
+// The daemon's own sentences, as eplbctl shows them. Where it is known when, the clock time too.
+function showFacts(s) {
+  const facts = s.facts || [];
+  fill($('facts'), [facts, s.next?.possible_at], () => facts.map(({name, text}) => {
+    const when = name === 'next update' && s.next?.possible_at ? `, at ${clock(s.next.possible_at)}` : '';
+    const said = [text + when];
+    if (name === 'verdict') {
+      const verdict = text.split(/[: ]/, 1)[0];
+      said.splice(0, 1, pill(verdict.replaceAll('_', ' '), kVerdictKind[verdict]), text.slice(verdict.length).replace(/^:/, ''));
+    }
+    return element('div', {}, element('dt', {}, name), element('dd', {}, ...said));
+  }));
+}
+
+// A colour for each line that there is, with its value now.
+function showLegend(s, now) {
+  const rows = [...kSeries].reverse().filter(one => now[one.column]).map(one => ({...one, value: now[one.column]}));
+  rows.push({...kThreshold, value: s.imbalance_threshold});
+  fill($('legend'), rows, () => rows.map(({name, value, colour: key, dash}) =>
+      element('li', {style: `--key: var(${key})`, class: dash.length ? 'dashed' : ''}, name + ' ', element('b', {}, ratio(value)))));
+}
+
 function showImbalance(s) {
+  const worst = s.worst_layer?.imbalance;
   $('imbalance').textContent = ratio(s.imbalance);
-  $('imbalance').className = 'big ' + (s.imbalance == null ? '' : s.imbalance > s.imbalance_threshold ? 'warn' : 'good');
+  $('imbalance').className = 'big ' + (s.imbalance == null ? '' : worst > s.imbalance_threshold ? 'warn' : 'good');
   $('say').textContent = sentence(s);
-  const rows = [['now', s.imbalance, '--accent', ''], ['initial placement', s.imbalance_initial, '--initial', ''],
-                ['threshold', s.imbalance_threshold, '--limit', 'dashed']];
-  if (s.imbalance_measured != null) rows.push(['measured by workers', s.imbalance_measured, '--soft', 'plain']);
-  if (s.imbalance_floor != null) rows.push(['best possible', s.imbalance_floor, '--soft', 'plain']);
-  fill($('legend'), rows, () => rows.map(([name, value, key, kind]) =>
-      element('div', {}, element('dt', {style: `--key: var(${key})`, class: kind}, name), element('dd', {}, ratio(value)))));
+  const now = [s.ts, s.imbalance, s.imbalance_initial, worst, s.imbalance_measured, s.imbalance_floor, s.imbalance_would_be];
+  showLegend(s, now);
   // The daemon's own history fills what we did not see; ours outlives its restarts.
-  const known = points.length ? points.at(-1)[0] : 0;
-  points.push(...(s.history || []).filter(p => p[0] > known + 0.01));
-  if (s.ts > (points.at(-1)?.[0] || 0) + 0.01) points.push([s.ts, s.imbalance, s.imbalance_initial]);
+  const known = newest();
+  points.push(...s.history.filter(p => p[0] > known + 0.01));
+  if (s.ts > newest() + 0.01) points.push(now);
   points = points.filter(p => p[0] > s.ts - kKeepSeconds);
-  charts.history.show(points, s.imbalance_threshold, s.updates || []);
+  events.push(...s.events.filter(event => event.ts > known));
+  events = events.filter(event => event.ts > s.ts - kKeepSeconds);
+  charts.history.show(points, s.imbalance_threshold, events);
 }
 
 function showTiles(s) {
@@ -86,8 +115,8 @@ function showTiles(s) {
   const tiles = [
     ['Placement', `v${p.version}`, p.version === 0 ? 'the initial one' : p.applied ? `${p.reason}, applied` : `${p.reason}, not applied yet`],
     ['Decided', p.version && p.ts ? duration(Math.max(0, s.ts - p.ts)) + ' ago' : '–', p.version && p.ts ? new Date(p.ts * 1000).toLocaleString([], {hourCycle: 'h23'}) : ''],
-    ['Less work for the busiest', saved == null ? '–' : `${(saved * 100).toFixed(0)} %`, 'against the initial placement'],
-    ['Last update gained', s.gain_realised == null ? '–' : s.gain_realised.toFixed(3), 'of imbalance, on the load since'],
+    ['Less time of the slowest', saved == null ? '–' : `${(saved * 100).toFixed(0)} %`, 'against the initial placement'],
+    ['Against the one before', s.gain_realised == null ? '–' : signed(-s.gain_realised), 'imbalance, on the load since'],
     ['Workers', count(live.length), behind ? `${behind} behind` : live.length ? 'all on this placement' : 'none heard'],
     ['Load window', `${compact(s.tokens)}`, `tokens, half-life ${duration(s.half_life_seconds)}`],
   ];
@@ -133,36 +162,37 @@ function movedList(update) {
   return list;
 }
 
-// An update never changes, so it is built once: what a reader opened stays open.
+// An update never changes, so it is built once: what a reader opened stays open. The daemon tells of
+// each once; those of before are kept.
 function showUpdates(s) {
-  const updates = s.updates || [];
-  const name = u => `${u.term}.${u.version}`;
-  const known = new Map([...$('updates').children].map(node => [node.dataset.name, node]));
-  const nodes = updates.map(u => {
-    if (known.has(name(u))) return known.get(name(u));
+  const node = (u, made) => {
     const gain = u.imbalance_before ? `${ratio(u.imbalance_before)} → ${ratio(u.imbalance_after)}` : '';
-    const details = element('details', {'data-name': name(u)}, element('summary', {},
-        element('strong', {}, `v${u.version}`), element('span', {class: 'when'}, clock(u.ts)), pill(u.reason),
+    const details = element('details', {'data-ts': u.ts}, element('summary', {},
+        element('strong', {}, made ? `v${u.version}` : 'would'), element('span', {class: 'when'}, clock(u.ts)), pill(u.reason),
         element('span', {}, `${plural(u.moves, 'move')} in ${plural(u.changed_layers, 'layer')}`), element('span', {class: 'gain'}, gain)));
     details.addEventListener('toggle', () => {
       if (details.open && details.children.length < 2) {
-        details.append(element('div', {class: 'moved', tabindex: 0, role: 'region', 'aria-label': `moves of version ${u.version}`}, movedList(u)));
+        details.append(element('div', {class: 'moved', tabindex: 0, role: 'region', 'aria-label': `moves of ${clock(u.ts)}`}, movedList(u)));
       }
     });
     return details;
-  });
-  // A restarted daemon tells of none; what was shown before is still so.
-  const older = [...known.values()].filter(node => !nodes.includes(node));
-  nodes.push(...older.slice(0, Math.max(0, kUpdatesShown - nodes.length)));
-  $('updates-none').hidden = nodes.length > 0;
-  if (nodes.length !== known.size || nodes.some((node, i) => $('updates').children[i] !== node)) $('updates').replaceChildren(...nodes);
+  };
+  const known = [...$('updates').children], told = new Set(known.map(one => one.dataset.ts));
+  const fresh = [...s.updates.map(u => [u, true]), ...s.would_updates.map(u => [u, false])].filter(([u]) => !told.has(String(u.ts)));
+  if (fresh.length) {
+    const nodes = [...fresh.map(([u, made]) => node(u, made)), ...known];
+    nodes.sort((a, b) => b.dataset.ts - a.dataset.ts);
+    $('updates').replaceChildren(...nodes.slice(0, kUpdatesShown));
+  }
+  $('updates-none').hidden = $('updates').children.length > 0;
 }
 
 function show(s) {
   showHeader(s);
   showImbalance(s);
+  showFacts(s);
   showTiles(s);
-  charts.gpus.show(s.gpu_load_ratio, s.topology.nodes, s.gpus_down || [], s.imbalance_threshold);
+  charts.gpus.show(s.gpu_load_ratio, s.layer_gpu_load_ratio, s.topology.nodes, s.gpus_down || [], s.imbalance);
   const names = s.topology.layer_ids?.length ? s.topology.layer_ids : (s.layer_imbalance || []).map((_, i) => i);
   charts.heat.show(s.imbalance == null ? null : s.layer_gpu_load_ratio, names, s.layer_imbalance, s.gpus_down);
   showWorkers(s);
@@ -178,7 +208,7 @@ function setLink(live, text) {
 }
 
 async function ask() {
-  const answer = await fetch('api/v1/status', {cache: 'no-store', signal: AbortSignal.timeout(kPatienceMs)});
+  const answer = await fetch(`api/v1/status?since=${newest()}`, {cache: 'no-store', signal: AbortSignal.timeout(kPatienceMs)});
   if (!answer.ok) throw new Error(`it answered ${answer.status}`);
   return answer.json();
 }

@@ -34,6 +34,9 @@ class ApplyProtocol(DaemonTest):
     def count(self):
         self.counter.counts(self.load)
 
+    def status(self):
+        return self.subject.get_json("/api/v1/status")
+
     def update(self, timeout=10.0):
         eventually(lambda: self.count() or self.follower.poll(0.02), "an update", timeout)
         return self.follower.held
@@ -285,8 +288,25 @@ class ApplyProtocol(DaemonTest):
         self.expect_verdict("would_update")
         self.assertFalse(self.follower.poll(0.2))
         self.assertEqual(self.subject.placement()[0], (0, 0))
+        # What would have been done, from what to what, and how that would do beside what is.
+        status = eventually(
+            lambda: self.count() or ((s := self.status())["history"] and s["history"][-1][6] and s),
+            "a curve of what would be",
+        )
+        self.assertLess(status["imbalance_would_be"], status["imbalance"])
+        would = status["would_updates"][0]
+        self.assertEqual(would["moves"], status["would_update"]["moves"])
+        self.assertTrue(would["moved"])
+        self.assertEqual("would_update", status["events"][0]["kind"])
+        self.assertIn("would be", [fact["name"] for fact in status["facts"]])
+        later = self.subject.get_json(f"/api/v1/status?since={status['ts'] + 3600}")
+        self.assertEqual([[]] * 3, [later[key] for key in ("history", "events", "would_updates")])
+        self.assertEqual(400, self.subject.get("/api/v1/status?since=1h")[0])
         self.subject.reload(mode="observe")
         self.expect_verdict("observing")
+        self.assertIsNone(self.status()["imbalance_would_be"])
+        kinds = [event["kind"] for event in self.status()["events"]]
+        self.assertEqual({"would_update", "reload", "mode"}, set(kinds))
         self.subject.reload(mode="active")
         self.update()
 

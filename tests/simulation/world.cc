@@ -220,7 +220,7 @@ void World::order(const Event& event) {
       return in_process([&](Process& p) { p.deployment->rebalance(false, ignore); });
     case Fault::rollback:
       later([this, ignore] { in_process([&](Process& p) { p.deployment->resume(ignore); }); });
-      return in_process([&](Process& p) { p.deployment->roll_back(std::nullopt, ignore); });
+      return in_process([&](Process& p) { p.deployment->roll_back(std::nullopt, false, ignore); });
     default:
       return;
   }

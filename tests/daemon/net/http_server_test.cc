@@ -61,6 +61,24 @@ struct Served {
 
 }  // namespace
 
+TEST_CASE("A large answer is packed for who takes it so", "[daemon]") {
+  Served served;
+  const auto packed = [&](const std::string& path, const std::string& fields) {
+    HttpPeer peer(served.port);
+    const HttpAnswer answer = peer.get(path, fields);
+    REQUIRE(answer.status == 200);
+    const bool is = answer.head.find("Content-Encoding: gzip\r\n") != std::string::npos;
+    CHECK(is == answer.body.starts_with("\x1f\x8b"));
+    if (is) CHECK(answer.body.size() < kLarge.size() / 100);
+    return is;
+  };
+  CHECK(packed("/large", "Accept-Encoding: deflate, GZIP ; q=0.5, br\r\n"));
+  CHECK_FALSE(packed("/large", "Accept-Encoding: deflate, gzip;q=0\r\n"));
+  CHECK_FALSE(packed("/large", "Accept-Encoding: xgzip\r\n"));
+  CHECK_FALSE(packed("/large", ""));
+  CHECK_FALSE(packed("/small", "Accept-Encoding: gzip\r\n"));
+}
+
 TEST_CASE("requests of one connection are answered in turn") {
   const Served served;
   HttpPeer peer(served.port);
