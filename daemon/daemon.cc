@@ -175,6 +175,7 @@ void Daemon::Impl::answer(const HttpRequest& request, const HttpRespond& respond
 }
 
 void Daemon::Impl::start() {
+  metrics.reloaded(true, read_clock().unix_seconds);
   await_signal();
   await_tick();
   await_heartbeat();
@@ -235,7 +236,7 @@ void Daemon::Impl::await_heartbeat() {
 void Daemon::Impl::reload(std::function<void(const std::string&)> done) {
   tell_reloading();
   const auto finish = [this, done = std::move(done)](const std::string& refused) {
-    metrics.reloaded(refused.empty());
+    metrics.reloaded(refused.empty(), read_clock().unix_seconds);
     if (refused.empty()) {
       log(LogLevel::info, "reloaded " + config_file);
     } else {

@@ -145,6 +145,7 @@ void Deployment::plan(std::function<Decision(Now)> how, Planned then) {
 void Deployment::decided(Decision decision, double seconds) {
   metrics_.decided(decision, seconds);
   journal_.decided(decision);
+  next_update_ = decision.now.unix_seconds + decision.seconds_to_next_update;
   if (decision.verdict == Verdict::would_update) would_be_ = decision.update;
   log_decision(decision);
   if (decision.verdict == Verdict::update) return carry_out(std::move(decision), nullptr);

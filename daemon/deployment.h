@@ -29,8 +29,8 @@ class StateStore;
 struct OrderResult {
   enum class Status { done, refused, not_saved };
   Status status = Status::done;
-  std::string detail;                // a sentence for people
-  std::optional<Decision> decision;  // of orders that plan a placement
+  std::string detail;                   // a sentence for people
+  std::optional<Decision> decision;     // of orders that plan a placement
   std::vector<std::string> warnings{};  // what who ordered it may not have thought of
 };
 using OrderDone = std::function<void(OrderResult)>;
@@ -140,6 +140,7 @@ class Deployment {
   Rejections rejections_;
   ReceivedLog received_;
   double started_ = 0;
+  double next_update_ = 0;  // Unix seconds: until then cooldown and limits hold updates back
 
   bool planning_ = false;
   bool busy_ = false;         // planning or saving: one at a time
@@ -160,6 +161,7 @@ class Deployment {
     bool operator==(const Settings&) const = default;
   };
   Settings settings(Now now) const;
+  std::vector<SourceSnapshot> sources_seen(Now now) const;
   Settings told_;
   TimePoint sampled_at_{};
   double floor_ = 0;  // of the imbalance, as sampled; it costs more than the rest of a snapshot

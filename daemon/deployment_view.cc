@@ -17,6 +17,8 @@ constexpr Duration kSampleInterval = std::chrono::seconds(1);
 // Times what it took to measure the floor: half a percent of a core, whatever the shape.
 constexpr int kFloorPause = 200;
 
+constexpr int32_t kSourcesShown = 64;  // a series or four each
+
 // Of a limit, where there is one.
 std::optional<int64_t> left_of(int64_t limit, int64_t spent) {
   if (limit == 0) return std::nullopt;
@@ -91,6 +93,18 @@ double Deployment::imbalance_would_be(std::span<const double> loads) const {
       .whole_model;
 }
 
+std::vector<SourceSnapshot> Deployment::sources_seen(Now now) const {
+  const SourceTable& table = rebalancer_.sources();
+  std::vector<SourceSnapshot> seen;
+  for (const auto& [name, source] : table.sources()) {
+    if (!table.live(source, now.steady)) continue;
+    const bool behind = source.running < rebalancer_.group().published().id;
+    seen.push_back({name, source.messages, source.lost, behind,
+                    now.unix_seconds - to_seconds(now.steady - source.counts.at())});
+  }
+  return seen;
+}
+
 Snapshot Deployment::snapshot(Now now) const {
   const Topology& topology = rebalancer_.topology();
   const GroupState& group = rebalancer_.group();
@@ -121,6 +135,9 @@ Snapshot Deployment::snapshot(Now now) const {
   for (const auto& update : spent) moves += update.moves;
   snap.updates_left = left_of(limits.updates_per_hour, static_cast<int64_t>(spent.size()));
   snap.moves_left = left_of(limits.moves_per_hour, moves);
+
+  if (next_update_ > now.unix_seconds) snap.next_update_unix_seconds = next_update_;
+  if (rebalancer_.live_sources(now) <= kSourcesShown) snap.sources = sources_seen(now);
 
   snap.problems = problems(now);
 

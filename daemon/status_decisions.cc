@@ -81,8 +81,10 @@ Json would_update_json(const Deployment& deployment) {
 }
 
 Json next_json(const Deployment& deployment, const Snapshot& snap) {
-  const auto or_null = [](std::optional<int64_t> left) { return left ? Json(*left) : Json(nullptr); };
-  return {{"possible_at", nullptr},
+  const auto or_null = [](std::optional<int64_t> left) {
+    return left ? Json(*left) : Json(nullptr);
+  };
+  return {{"possible_at", number_or_null(snap.next_update_unix_seconds)},
           {"updates_left", or_null(snap.updates_left)},
           {"moves_left", or_null(snap.moves_left)},
           {"candidate", candidate_json(deployment.journal().searched())}};

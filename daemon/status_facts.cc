@@ -1,4 +1,5 @@
-// What an operator wants to know at a glance, in sentences: the page and eplbctl show the same ones.
+// What an operator wants to know at a glance, in sentences: the page and eplbctl show the same
+// ones.
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
@@ -10,9 +11,7 @@
 namespace eplbd {
 namespace {
 
-std::string ago(double then, Now now) {
-  return duration_words(now.unix_seconds - then) + " ago";
-}
+std::string ago(double then, Now now) { return duration_words(now.unix_seconds - then) + " ago"; }
 
 std::string change(double before, double after) {
   return before > 0 ? fmt::format("{:.3f} -> {:.3f}, ", before, after) : "";
@@ -42,6 +41,13 @@ std::string budget_left(const LimitOptions& limits, const Snapshot& snap) {
   return text;
 }
 
+// Limits and cooldown alone; the verdict says what else there is.
+std::string next_update(const Snapshot& snap, Now now) {
+  if (snap.paused) return "none while it is paused";
+  const double wait = snap.next_update_unix_seconds - now.unix_seconds;
+  return wait > 0 ? "possible in " + duration_words(wait) : "possible now";
+}
+
 std::string searched(const Decision& decision, Now now) {
   return fmt::format("{}: {}{} ({})", ago(decision.now.unix_seconds, now),
                      change(decision.imbalance, decision.imbalance_after),
@@ -50,10 +56,10 @@ std::string searched(const Decision& decision, Now now) {
 
 // `gain`: that came of it.
 std::string last_update(const PlacementUpdate& update, std::optional<double> gain, Now now) {
-  std::string text = fmt::format("version {}, {}, {}: {}{}", update.id.version,
-                                 to_string(update.reason), ago(update.unix_seconds, now),
-                                 change(update.imbalance_before, update.imbalance_after),
-                                 cost(update));
+  std::string text =
+      fmt::format("version {}, {}, {}: {}{}", update.id.version, to_string(update.reason),
+                  ago(update.unix_seconds, now),
+                  change(update.imbalance_before, update.imbalance_after), cost(update));
   if (gain) {
     text += fmt::format("; on the load since, {:.3f} {} than with the one before", std::abs(*gain),
                         *gain < 0 ? "higher" : "lower");
@@ -84,6 +90,7 @@ Json facts_json(const Deployment& deployment, const Snapshot& snap, Now now) {
                                    snap.layer_imbalance[*layer], snap.imbalance_threshold));
   }
   if (snap.mode != Mode::observe) {
+    add("next update", next_update(snap, now));
     add("left this hour", budget_left(rebalancer.options().limits, snap));
   }
   if (journal.searched()) add("last search", searched(*journal.searched(), now));

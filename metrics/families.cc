@@ -29,4 +29,36 @@ Families::Families(std::string_view deployment, const Topology& topology, std::s
   config_last_reload_successful.Set(1);
 }
 
+SourceFamilies::Series SourceFamilies::add(const std::string& name) {
+  const Labels labels{{"source", name}};
+  return {&messages_.Add(labels), &lost_.Add(labels), &behind_.Add(labels), &last_.Add(labels)};
+}
+
+void SourceFamilies::remove(const Series& series) {
+  messages_.Remove(series.messages);
+  lost_.Remove(series.lost);
+  behind_.Remove(series.behind);
+  last_.Remove(series.last);
+}
+
+void SourceFamilies::set(const std::vector<SourceSnapshot>& now) {
+  std::map<std::string, Series> next;
+  for (const SourceSnapshot& source : now) {
+    auto known = series_.extract(source.name);
+    // One that was forgotten meanwhile counts from zero again.
+    if (!known.empty() && known.mapped().messages->Value() > static_cast<double>(source.messages)) {
+      remove(known.mapped());
+      known = {};
+    }
+    const Series series = known.empty() ? add(source.name) : known.mapped();
+    series.messages->Increment(static_cast<double>(source.messages) - series.messages->Value());
+    series.lost->Increment(static_cast<double>(source.lost) - series.lost->Value());
+    series.behind->Set(source.behind ? 1 : 0);
+    series.last->Set(source.last_unix_seconds);
+    next.emplace(source.name, series);
+  }
+  for (const auto& [name, gone] : series_) remove(gone);
+  series_ = std::move(next);
+}
+
 }  // namespace eplbd

@@ -8,6 +8,7 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +19,7 @@
 #include "core/model/names.h"
 #include "core/model/topology.h"
 #include "core/workers/worker_report.h"
+#include "metrics/metrics.h"
 #include "metrics/process_metrics.h"
 
 namespace eplbd {
@@ -59,6 +61,32 @@ class OptionalGauge {
   Family<Gauge>* family_;
   Labels labels_;
   Gauge* gauge_ = nullptr;
+};
+
+// What each source sends, of as many sources as there are now.
+class SourceFamilies {
+ public:
+  SourceFamilies(Family<Counter>& messages, Family<Counter>& lost, Family<Gauge>& behind,
+                 Family<Gauge>& last)
+      : messages_(messages), lost_(lost), behind_(behind), last_(last) {}
+
+  void set(const std::vector<SourceSnapshot>& now);
+
+ private:
+  struct Series {
+    Counter* messages;
+    Counter* lost;
+    Gauge* behind;
+    Gauge* last;
+  };
+  Series add(const std::string& name);
+  void remove(const Series& series);
+
+  Family<Counter>& messages_;
+  Family<Counter>& lost_;
+  Family<Gauge>& behind_;
+  Family<Gauge>& last_;
+  std::map<std::string, Series> series_;
 };
 
 // In the order of docs/metrics.md; children are looked up once, here.
@@ -108,6 +136,9 @@ struct Families {
   Gauge& config_last_reload_successful =
       gauge("eplbd_config_last_reload_successful",
             "1 if the configuration in force is the one last asked for; 0: a reload was refused.");
+  Gauge& config_last_reload_success_timestamp =
+      gauge("eplbd_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was read, in Unix seconds.");
   Counter& state_write_errors =
       counter("eplbd_state_write_errors_total", "Times that the state file could not be written.");
 
@@ -142,6 +173,12 @@ struct Families {
   Gauge& workers = gauge("eplbd_workers", "Sources heard within workers.timeout.");
   Gauge& workers_behind =
       gauge("eplbd_workers_behind", "Live sources that do not run the newest placement yet.");
+  SourceFamilies sources{
+      counters("eplbd_source_messages_total", "Counts messages of a source that were accepted."),
+      counters("eplbd_source_lost_total", "Messages of a source that never came."),
+      gauges("eplbd_source_behind", "1 if the source does not run the newest placement yet."),
+      gauges("eplbd_source_last_counts_timestamp_seconds",
+             "When counts of the source were last accepted, in Unix seconds.")};
   OptionalGauge last_counts_timestamp =
       optional_gauge("eplbd_last_counts_timestamp_seconds",
                      "When counts were last accepted, in Unix seconds; absent before the first.");
@@ -155,16 +192,20 @@ struct Families {
   OptionalGauge imbalance_initial =
       optional_gauge("eplbd_imbalance_initial",
                      "What eplbd_imbalance would be had the initial placement been kept.");
+  OptionalGauge imbalance_would_be =
+      optional_gauge("eplbd_imbalance_would_be",
+                     "What eplbd_imbalance would be had the last update of mode shadow been made.");
   OptionalGauge imbalance_measured = optional_gauge(
       "eplbd_imbalance_measured",
-      "Imbalance of the tokens that GPUs really received; absent while workers send none.");
+      "Imbalance of the tokens that GPUs really received under the placement in force; absent "
+      "while workers send none.");
   OptionalGauge imbalance_floor = optional_gauge(
       "eplbd_imbalance_floor", "The least imbalance that this many tokens allow any placement.");
   OptionalGauge imbalance_predicted =
       optional_gauge("eplbd_imbalance_predicted",
                      "Imbalance that the last candidate was predicted to have; absent before one.");
-  Gauge& imbalance_threshold =
-      gauge("eplbd_imbalance_threshold", "Imbalance above which a new placement is planned.");
+  Gauge& imbalance_threshold = gauge(
+      "eplbd_imbalance_threshold", "Imbalance of a layer above which a new placement is planned.");
   OptionalGauge gain_realised =
       optional_gauge("eplbd_gain_realised",
                      "Imbalance of the previous placement less that of the one in force, both on "
@@ -180,6 +221,14 @@ struct Families {
       "eplbd_updates_total", "Placements published, by reason.", "reason");
   Counter& moves =
       counter("eplbd_moves_total", "Slots whose new expert its GPU had to fetch, published.");
+  OptionalGauge updates_left = optional_gauge(
+      "eplbd_updates_left", "Updates that limits.updates_per_hour leaves; absent without a limit.");
+  OptionalGauge moves_left = optional_gauge(
+      "eplbd_moves_left", "Moves that limits.moves_per_hour leaves; absent without a limit.");
+  OptionalGauge next_update_timestamp =
+      optional_gauge("eplbd_next_update_timestamp_seconds",
+                     "From when on cooldown and limits allow an update, in Unix seconds; absent "
+                     "while they do.");
   Counter& publications_repeated =
       counter("eplbd_publications_repeated_total",
               "Times that the placement in force was sent once more: a worker joined, or it was "

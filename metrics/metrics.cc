@@ -89,7 +89,10 @@ void Metrics::published_again() { impl_->publications_repeated.Increment(); }
 
 void Metrics::state_write_failed() { impl_->state_write_errors.Increment(); }
 
-void Metrics::reloaded(bool ok) { impl_->config_last_reload_successful.Set(ok ? 1 : 0); }
+void Metrics::reloaded(bool ok, double unix_seconds) {
+  impl_->config_last_reload_successful.Set(ok ? 1 : 0);
+  if (ok) impl_->config_last_reload_success_timestamp.Set(unix_seconds);
+}
 
 void Metrics::refresh(const Snapshot& now) {
   for (size_t mode = 0; mode < impl_->mode.size(); ++mode) {
@@ -110,6 +113,7 @@ void Metrics::refresh(const Snapshot& now) {
   impl_->imbalance_initial.set(unless_zero(now.imbalance_initial));
   impl_->imbalance_measured.set(unless_zero(now.imbalance_measured));
   impl_->imbalance_floor.set(unless_zero(now.imbalance_floor));
+  impl_->imbalance_would_be.set(unless_zero(now.imbalance_would_be));
   impl_->imbalance_threshold.Set(now.imbalance_threshold);
   impl_->gain_realised.set(now.gain_realised);
   for (size_t layer = 0; layer < impl_->layer_imbalance.size(); ++layer) {
@@ -121,6 +125,11 @@ void Metrics::refresh(const Snapshot& now) {
     impl_->gpu_load_ratio[gpu].set(
         gpu < now.gpu_load_ratio.size() ? std::optional(now.gpu_load_ratio[gpu]) : std::nullopt);
   }
+
+  impl_->updates_left.set(now.updates_left);
+  impl_->moves_left.set(now.moves_left);
+  impl_->next_update_timestamp.set(unless_zero(now.next_update_unix_seconds));
+  impl_->sources.set(now.sources);
 
   impl_->placement_version.Set(static_cast<double>(now.placement.version));
   impl_->placement_term.Set(static_cast<double>(now.placement.term));

@@ -23,6 +23,15 @@ namespace eplbd {
 // Content-Type of Metrics::text().
 inline constexpr std::string_view kMetricsContentType = "text/plain; version=0.0.4; charset=utf-8";
 
+// A worker that counts.
+struct SourceSnapshot {
+  std::string name;
+  uint64_t messages = 0;
+  uint64_t lost = 0;
+  bool behind = false;           // not on the newest placement
+  double last_unix_seconds = 0;  // of its newest counts
+};
+
 // What is so at the moment of a scrape. Where core says "0: not known", so does this; the series is
 // then absent rather than wrong.
 struct Snapshot {
@@ -46,6 +55,9 @@ struct Snapshot {
 
   std::optional<int64_t> updates_left;  // of this hour's; nothing: no limit
   std::optional<int64_t> moves_left;
+  double next_update_unix_seconds = 0;  // from which cooldown and limits allow one; 0: now
+
+  std::vector<SourceSnapshot> sources;  // those that are live; empty: none, or too many to name
 
   std::vector<Problem> problems;  // empty: healthy
 
@@ -78,7 +90,8 @@ class Metrics {
   void updated(const PlacementUpdate& update, std::optional<double> reaction_seconds = {});
   void published_again();  // the placement in force once more: a late joiner, or not applied
   void state_write_failed();
-  void reloaded(bool ok);
+  // The configuration was read, or refused.
+  void reloaded(bool ok, double unix_seconds);
 
   void refresh(const Snapshot& now);
 

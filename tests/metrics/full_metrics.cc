@@ -27,6 +27,11 @@ Snapshot full_snapshot() {
   now.imbalance_floor = 1.02;
   now.imbalance_threshold = 1.1;
   now.gain_realised = 0.0;
+  now.imbalance_would_be = 1.05;
+  now.updates_left = 7;
+  now.moves_left = 0;
+  now.next_update_unix_seconds = 1700000300;
+  now.sources = {{"dp0", 120, 2, false, 1700000100.25}, {"dp1", 100, 0, true, 1700000090.5}};
   now.layer_imbalance = {1.2, 0};
   now.gpu_load_ratio = {1.25, 1.0, 0.75, 0.0};
   now.problems = {{ProblemKind::broken_map, "dp0"},

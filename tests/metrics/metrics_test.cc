@@ -154,7 +154,8 @@ TEST_CASE("decisions and updates") {
   metrics.updated(published);
   metrics.published_again();
   metrics.state_write_failed();
-  metrics.reloaded(false);
+  metrics.reloaded(true, 1700000000);
+  metrics.reloaded(false, 1700000009);
 
   const Scrape scrape(metrics.text());
   CHECK(scrape.value("eplbd_decisions_total", {{"verdict", "balanced"}}) == 1);
@@ -168,7 +169,8 @@ TEST_CASE("decisions and updates") {
   CHECK(scrape.value("eplbd_publications_repeated_total") == 1);
   CHECK(scrape.value("eplbd_state_write_errors_total") == 1);
   CHECK(scrape.value("eplbd_config_last_reload_successful") == 0);
-  metrics.reloaded(true);
+  CHECK(scrape.value("eplbd_config_last_reload_success_timestamp_seconds") == 1700000000);
+  metrics.reloaded(true, 1700000010);
   CHECK(Scrape(metrics.text()).value("eplbd_config_last_reload_successful") == 1);
 }
 
@@ -190,6 +192,10 @@ TEST_CASE("gauges say what the snapshot says") {
   CHECK(scrape.value("eplbd_imbalance_floor") == 1.02);
   CHECK(scrape.value("eplbd_imbalance_threshold") == 1.1);
   CHECK(scrape.value("eplbd_gain_realised") == 0);
+  CHECK(scrape.value("eplbd_imbalance_would_be") == 1.05);
+  CHECK(scrape.value("eplbd_updates_left") == 7);
+  CHECK(scrape.value("eplbd_moves_left") == 0);
+  CHECK(scrape.value("eplbd_next_update_timestamp_seconds") == 1700000300);
   CHECK(scrape.value("eplbd_placement_term") == 1700000000);
   CHECK(scrape.value("eplbd_placement_version") == 7);
   CHECK(scrape.value("eplbd_placement_timestamp_seconds") == 1700000050.5);
@@ -205,17 +211,47 @@ TEST_CASE("gauges say what the snapshot says") {
 
 TEST_CASE("without tokens there is no imbalance, and it comes and goes") {
   Metrics metrics = make_metrics();
-  const std::set<std::string> absent = {
-      "eplbd_imbalance",           "eplbd_balancedness",
-      "eplbd_imbalance_initial",   "eplbd_imbalance_measured",
-      "eplbd_imbalance_floor",     "eplbd_gain_realised",
-      "eplbd_layer_imbalance",     "eplbd_gpu_load_ratio",
-      "eplbd_imbalance_predicted", "eplbd_last_counts_timestamp_seconds"};
+  const std::set<std::string> absent = {"eplbd_imbalance",
+                                        "eplbd_balancedness",
+                                        "eplbd_imbalance_initial",
+                                        "eplbd_imbalance_measured",
+                                        "eplbd_imbalance_floor",
+                                        "eplbd_gain_realised",
+                                        "eplbd_layer_imbalance",
+                                        "eplbd_gpu_load_ratio",
+                                        "eplbd_imbalance_predicted",
+                                        "eplbd_last_counts_timestamp_seconds",
+                                        "eplbd_imbalance_would_be",
+                                        "eplbd_updates_left",
+                                        "eplbd_moves_left",
+                                        "eplbd_next_update_timestamp_seconds",
+                                        "eplbd_source_messages_total"};
   for (const std::string& name : absent) CHECK_FALSE(Scrape(metrics.text()).has(name));
   metrics.refresh(full_snapshot());
   CHECK(Scrape(metrics.text()).has("eplbd_imbalance"));
   metrics.refresh({});
   for (const std::string& name : absent) CHECK_FALSE(Scrape(metrics.text()).has(name));
+}
+
+TEST_CASE("a source has its series while it is there, and counts anew when it was forgotten") {
+  Metrics metrics = make_metrics();
+  const auto value = [&](const char* name, const char* source) {
+    return Scrape(metrics.text()).value(name, {{"source", source}});
+  };
+  Snapshot now = full_snapshot();
+  metrics.refresh(now);
+  CHECK(value("eplbd_source_messages_total", "dp0") == 120);
+  CHECK(value("eplbd_source_lost_total", "dp0") == 2);
+  CHECK(value("eplbd_source_behind", "dp1") == 1);
+  CHECK(value("eplbd_source_last_counts_timestamp_seconds", "dp1") == 1700000090.5);
+  now.sources = {now.sources[1]};
+  now.sources[0].messages += 5;
+  metrics.refresh(now);
+  CHECK(value("eplbd_source_messages_total", "dp1") == 105);
+  CHECK(Scrape(metrics.text()).series("eplbd_source_messages_total") == 1);
+  now.sources[0].messages = 1;
+  metrics.refresh(now);
+  CHECK(value("eplbd_source_messages_total", "dp1") == 1);
 }
 
 TEST_CASE("series grow with layers plus GPUs") {
