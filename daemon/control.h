@@ -23,9 +23,10 @@
 //   400 {"done": false, "detail": "..."}     not understood;  404, 405: no such thing here
 //   503 {"done": false, "detail": "..."}     could not be saved: nothing changed
 //
-// "warnings": sentences about what who ordered it may not have thought of. An answer about a placement has also "term", "version" (of the new one; a dry run's is not
-// taken), "reason", "moves", "worst_gpu_moves", "layers_changed", "imbalance_before",
-// "imbalance_after" and, of a dry run, "physical_to_logical_map".
+// "warnings": sentences about what who ordered it may not have thought of. An answer about a
+// placement has also "term", "version" (of the new one; a dry run's is not taken), "reason",
+// "moves", "worst_gpu_moves", "layers_changed", "imbalance_before", "imbalance_after" and, of a dry
+// run, "physical_to_logical_map".
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -62,10 +62,9 @@ OrderResult Deployment::planned(Decision decision) const {
   }
   OrderResult result{Status::done, decision.detail, decision};
   if (given && decision.imbalance > 0 && decision.imbalance_after > decision.imbalance) {
-    result.warnings.push_back(
-        fmt::format("imbalance rises, {:.3f} -> {:.3f}: expert layers take {:.0f} % longer",
-                    decision.imbalance, decision.imbalance_after,
-                    (decision.imbalance_after / decision.imbalance - 1) * 100));
+    result.warnings.push_back(fmt::format(
+        "imbalance rises, {:.3f} -> {:.3f}: expert layers take {:.0f} % longer", decision.imbalance,
+        decision.imbalance_after, (decision.imbalance_after / decision.imbalance - 1) * 100));
   }
   if (rebalancer_.live_sources(decision.now) == 0) {
     result.warnings.push_back("no worker is heard: it is for those that connect later");

@@ -45,9 +45,8 @@ enum class JournalEventKind {
   reload
 };
 constexpr auto names(JournalEventKind) {
-  return std::to_array<std::string_view>(
-      {"update", "would_update", "rollback", "imported", "adopted", "pause", "resume", "mode", "gpu",
-       "reload"});
+  return std::to_array<std::string_view>({"update", "would_update", "rollback", "imported",
+                                          "adopted", "pause", "resume", "mode", "gpu", "reload"});
 }
 
 // What samples are seen against.

@@ -146,11 +146,11 @@ class DaemonCommands {
     constexpr auto kModes = names(Mode{});
     std::vector<std::string> modes(kModes.begin(), kModes.end());
     modes.emplace_back("config");
-    CLI::App* set_mode = add_order(app_, "mode", "Tell the mode, or set it over the configuration's",
-                                   [mode](OrderOptions& o) {
-                                     o.path = mode->empty() ? "" : "/v1/mode";
-                                     o.body = mode_body(*mode);
-                                   });
+    CLI::App* set_mode = add_order(
+        app_, "mode", "Tell the mode, or set it over the configuration's", [mode](OrderOptions& o) {
+          o.path = mode->empty() ? "" : "/v1/mode";
+          o.body = mode_body(*mode);
+        });
     set_mode->add_option("MODE", *mode, "config: the configuration's again; without: tell")
         ->check(CLI::IsMember(modes));
     const auto version = std::make_shared<int64_t>(-1);

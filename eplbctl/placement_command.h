@@ -14,9 +14,9 @@ struct PlacementOptions {
   DaemonAddress daemon;
   bool json = false;
   bool dry_run = false;  // import
-  int32_t layer = -1;  // the model's number; show this one, GPU by GPU
-  std::string file;    // export: written; import, diff: read
-  std::string other;   // diff: against this file instead of the placement in force
+  int32_t layer = -1;    // the model's number; show this one, GPU by GPU
+  std::string file;      // export: written; import, diff: read
+  std::string other;     // diff: against this file instead of the placement in force
   std::optional<PlacementFormat> format;  // export; nothing: by the file's name
 };
 

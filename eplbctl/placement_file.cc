@@ -130,7 +130,7 @@ std::vector<int32_t> from_trtllm(const std::string& text, const Topology& topolo
         "engine begins with the initial placement and balances by itself. There is no placement "
         "in it");
   }
-  if (!document.IsMap() || !layers.IsMap()) {
+  if (!document.IsMap() || !layers || !layers.IsMap()) {
     fail("it has no initial_global_assignments (TensorRT-LLM), and is neither JSON, .npy nor CSV");
   }
   const YAML::Node said = document["num_slots"];
@@ -193,7 +193,8 @@ Placement read_placement(const std::string& file, const Topology& topology) {
     if (const auto violation = find_violation(topology, placement, rules)) fail(*violation);
     return placement;
   } catch (const YAML::Exception& error) {
-    throw std::runtime_error(file + ":" + std::to_string(error.mark.line + 1) +
+    const bool placed = !error.mark.is_null();
+    throw std::runtime_error(file + (placed ? ":" + std::to_string(error.mark.line + 1) : "") +
                              ": it is neither .npy, JSON nor the YAML of TensorRT-LLM");
   } catch (const std::exception& error) {
     const std::string what = error.what();

@@ -46,7 +46,8 @@ int run_gpus(const StatusOptions& options) {
   const auto holds = [&](const char* key, const json& gpu) {
     return std::find(told[key].begin(), told[key].end(), gpu) != told[key].end();
   };
-  std::cout << "GPUs 0 to " << gpus - 1 << (told["gpus_down"].empty() ? ", none of them down\n" : "\n");
+  std::cout << "GPUs 0 to " << gpus - 1
+            << (told["gpus_down"].empty() ? ", none of them down\n" : "\n");
   for (const json& gpu : told["gpus_down"]) {
     std::cout << "GPU " << gpu << ": "
               << (holds("gpus_lost", gpu)    ? "lost"

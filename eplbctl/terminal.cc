@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iostream>
+#include <sstream>
 
 namespace eplbd {
 namespace {
@@ -67,6 +68,22 @@ std::string clip_lines(const std::string& text, int columns, int rows) {
     begin = end + 1;
   }
   return clipped;
+}
+
+std::string wrap_lines(const std::string& text, int columns, int indent) {
+  std::istringstream lines(text);
+  std::string wrapped;
+  for (std::string line; std::getline(lines, line);) {
+    while (characters_of(line) > columns) {
+      const std::string head = clip(line, static_cast<size_t>(columns) + 1);
+      const size_t blank = head.rfind(' ');
+      if (blank == std::string::npos || blank <= static_cast<size_t>(indent)) break;
+      wrapped += line.substr(0, blank) + "\n";
+      line = std::string(static_cast<size_t>(indent), ' ') + line.substr(blank + 1);
+    }
+    wrapped += line + "\n";
+  }
+  return wrapped;
 }
 
 void Screen::draw(const std::string& lines) {

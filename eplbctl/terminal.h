@@ -20,6 +20,9 @@ std::string padded(const std::string& text, int columns);
 // The first `rows` lines of UTF-8, each of at most `columns` characters.
 std::string clip_lines(const std::string& text, int columns, int rows);
 
+// Lines that are longer than `columns` go on below, between words, `indent` columns in.
+std::string wrap_lines(const std::string& text, int columns, int indent);
+
 // Draws over what it drew before.
 class Screen {
  public:

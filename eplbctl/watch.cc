@@ -44,8 +44,8 @@ class FullScreen {
   bool wait_until(std::chrono::steady_clock::time_point time) const {
     if (!keys_) return eplbd::wait_until(time);
     while (stop_requested == 0) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-          time - std::chrono::steady_clock::now());
+      const auto left =
+          std::chrono::ceil<std::chrono::milliseconds>(time - std::chrono::steady_clock::now());
       if (left.count() <= 0) return true;
       pollfd input{STDIN_FILENO, POLLIN, 0};
       if (::poll(&input, 1, static_cast<int>(left.count())) <= 0) continue;  // also a signal

@@ -14,7 +14,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kWide = 150;  // columns: GPUs and decisions stand beside each other
+constexpr int kWide = 150;        // columns: GPUs and decisions stand beside each other
+constexpr int kNameColumns = 17;  // what stands before a line's text
 constexpr int kLeastDecisions = 4;
 constexpr int kMostDecisions = 30;
 
@@ -111,8 +112,7 @@ std::string gpus_text(const json& status, int columns, int rows) {
   const double most = load_of(ratios[fullest]);
   const double together = std::max(1.0, load_of(status.at("imbalance")));
   const std::string bars = gpu_bars(ratios, together, columns, rows - 1);
-  return format("  GPUs: work / mean, ░ waiting for a layer's slowest, together {:.2f}; "
-                "most work: GPU {}, {:.2f}\n",
+  return format("  GPUs: work / mean, ░ waits; together {:.2f}; most work: GPU {}, {:.2f}\n",
                 together, fullest, most) +
          (bars.empty() ? gpu_cells(ratios, std::max(1.0, most), columns) : bars);
 }
@@ -155,7 +155,8 @@ std::string beside(const std::string& left, const std::string& right, int width)
 // What tells most stands first; a small terminal goes without the rest.
 std::string watch_text(const json& status, int columns, int rows) {
   const std::string gap = rows >= 24 ? "\n" : "";
-  std::string text = status_text(status) + gap + history_text(status, columns) + gap;
+  std::string text = wrap_lines(status_text(status), columns, kNameColumns);
+  text += gap + history_text(status, columns) + gap;
   const int left = rows - 2 - lines_in(text);
   if (columns >= kWide) {
     const int half = columns / 2;
@@ -165,8 +166,8 @@ std::string watch_text(const json& status, int columns, int rows) {
   }
   const std::string gpus = gpus_text(status, columns, left - kLeastDecisions - lines_in(gap));
   if (!gpus.empty()) text += gpus + gap;
-  text += decisions_text(
-      status, std::clamp(rows - 2 - lines_in(text), kLeastDecisions, kMostDecisions));
+  text += decisions_text(status,
+                         std::clamp(rows - 2 - lines_in(text), kLeastDecisions, kMostDecisions));
   return clip_lines(text, columns, rows - 1);
 }
 

@@ -39,7 +39,8 @@ bool accepts_gzip(std::string_view accept_encoding) {
     const std::string_view name = std::string_view(one).substr(0, one.find(';'));
     if (name != "gzip") continue;
     const size_t weight = one.find(";q=");
-    return weight == std::string::npos || one.find_first_of("123456789", weight) != std::string::npos;
+    return weight == std::string::npos ||
+           one.find_first_of("123456789", weight) != std::string::npos;
   }
   return false;
 }

@@ -2,9 +2,13 @@
 """The commands for a running daemon, against a running daemon, with `eplbctl load` as its fleet."""
 
 import json
+import os
+import pty
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
@@ -177,22 +181,49 @@ class Commands(DaemonTest):
         self.ctl("pause")
         self.assertIsNone(self.status()["paused_until"])
         self.ctl("resume")
+        self.assertIn("active, as configured", self.ctl("mode"))
         self.ctl("mode", "shadow")
         self.assertEqual("shadow", self.status()["mode"])
+        self.assertIn("shadow, as ordered; the configuration says active", self.ctl("mode"))
+        self.assertEqual({"mode": "shadow", "mode_configured": "active"},
+                         json.loads(self.ctl("mode", "--json")))
         self.ctl("mode", "config")
         self.assertEqual("active", self.status()["mode"])
         self.ctl("reload")
         self.assertIn("77", self.ctl("rollback", 77, expect=FAILED))
         eventually(lambda: self.status()["placement"]["applied"], "applied")
         before = self.version()
+        self.assertIn(f"would publish version {before + 1}", self.ctl("rollback", "--dry-run"))
+        self.assertFalse(self.status()["paused"])
         self.assertIn(f"version {before + 1}", self.ctl("rollback"))
         self.assertTrue(self.status()["paused"])
+        self.assertIn("none of them down", self.ctl("gpu"))
         self.ctl("gpu", "drain", 3)
         self.assertEqual([3], eventually(lambda: self.status()["gpus_down"], "drained"))
-        self.ctl("gpu", "restore", 3)
+        self.assertIn("GPU 3: drained", self.ctl("gpu"))
+        self.assertEqual([3], json.loads(self.ctl("gpu", "--json"))["gpus_down"])
+        self.assertTrue(json.loads(self.ctl("gpu", "--json", "restore", 3))["done"])
         self.assertIn("0 to 7", self.ctl("gpu", "drain", 99, expect=FAILED))
-        for wrong in (("mode", "x"), ("pause", "--for", "3"), ("gpu",), ("gpu", "drain")):
+        for wrong in (("mode", "x"), ("pause", "--for", "3"), ("gpu", "drain")):
             self.ctl(*wrong, expect=USAGE)
+
+    def test_what_is_in_force_is_not_published_and_what_is_worse_is_said(self):
+        self.start()
+        self.eplbd.reload(trigger={"imbalance": 100})  # no update by itself any more
+        eventually(lambda: self.status()["placement"]["applied"], "applied")
+        same = self.folder / "same.npy"
+        self.ctl("placement", "export", "--to", same)
+        version = self.version()
+        self.assertIn("in force already", self.ctl("placement", "import", same))
+        self.assertEqual(version, self.version())
+        self.assertFalse(self.status()["paused"])
+        # The initial placement again: what it costs is said, and that nobody hears of it.
+        self.end(self.fleet)
+        self.eplbd.reload(workers={"timeout": "100ms"})
+        eventually(lambda: self.status()["health"] == "waiting", "nobody is there")
+        answer = json.loads(self.ctl("rollback", 0, "--json"))
+        self.assertRegex(answer["warnings"][0], r"imbalance rises, \d\.\d+ -> \d\.\d+: .* % longer")
+        self.assertIn("no worker is heard", answer["warnings"][1])
 
     def test_a_dry_run_publishes_nothing(self):
         self.start()
@@ -290,6 +321,44 @@ class Commands(DaemonTest):
         errors = [entry["message"] for entry in entries if entry["level"] == "error"]
         self.assertEqual(3, len(errors), entries)
         self.assertTrue(all(str(file) in error for error in errors))
+
+    def test_watch_on_a_terminal_ends_with_q(self):
+        self.start()
+        ours, its = pty.openpty()
+        self.addCleanup(os.close, ours)
+        watch = subprocess.Popen(
+            [program("eplbctl"), "watch", "--socket", self.eplbd.config["control"]["socket"]],
+            stdin=its, stdout=its, stderr=its,
+        )
+        self.addCleanup(watch.kill)
+        os.close(its)
+        shown = b""
+        while b"worst layer" not in shown:
+            shown += os.read(ours, 65536)
+        os.write(ours, b"xq")
+        self.assertEqual(0, watch.wait(20))
+
+    def test_a_daemon_of_another_release_ends_in_a_sentence(self):
+        path = str(self.folder / "old.sock")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+            server.listen()
+
+            def answer():
+                body = b'{"deployment": "old", "health": "healthy"}'
+                peer, _ = server.accept()
+                with peer:
+                    peer.recv(65536)
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            result = subprocess.run([program("eplbctl"), "--socket", path, "status"],
+                                    capture_output=True, text=True, timeout=10)
+            thread.join(10)
+        self.assertEqual(FAILED, result.returncode)
+        self.assertIn("is eplbd of another release?", result.stderr)
+        self.assertNotIn("json.exception", result.stderr)
 
     def test_no_daemon_there(self):
         result = subprocess.run(

@@ -143,7 +143,10 @@ TEST_CASE("JSON that is not loads is refused with its place") {
   CHECK_FALSE(error_of("[]").empty());
   CHECK_FALSE(error_of("[[]]").empty());
   CHECK_FALSE(error_of("[[],[]]").empty());
-  CHECK_THAT(error_of("{\n\"logical_count\": [[1,\n}"), Contains("line 3: it is no JSON"));
+  CHECK_THAT(error_of("{\n\"logical_count\": [[1,\n}"),
+             Contains("line 3: it is no JSON: \"}\" is not expected there"));
+  CHECK_THAT(error_of("{\n\"logical_count\": [[1,"),
+             Contains("line 2: it is no JSON: it ends too early"));
   CHECK_THAT(error_of("{\"loads\": [[1]]}"), Contains("load_history"));
   CHECK_THAT(error_of("{\"logical_count\": 5}"), Contains("a list expected"));
   CHECK_THAT(error_of(R"({"logical_count": [[1]], "physical_to_logical_map": [[0]]})"),
