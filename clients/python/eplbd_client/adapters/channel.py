@@ -96,12 +96,12 @@ class Desk:
         """Why the engine should balance by itself now; "" where the daemon does it."""
         tracker = self._subscriber.tracker
         silence = tracker.silence(time.monotonic())
-        if silence is None:
+        if silence is None or not tracker.mode:
             return "no daemon was heard yet"
         if silence > self._settings.fallback_seconds:
             return f"no daemon was heard for {self._settings.fallback_seconds:g} s"
         if tracker.mode != "active":
-            return f"the daemon's mode is {tracker.mode or 'unknown'}"
+            return f"the daemon's mode is {tracker.mode}"
         if tracker.same_shape is None:
             return "no placement was heard yet"
         if not tracker.same_shape:
