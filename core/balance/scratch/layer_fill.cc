@@ -5,6 +5,8 @@
 #include <numeric>
 #include <utility>
 
+#include "core/balance/scratch/every_placement.h"
+
 namespace eplbd {
 namespace {
 
@@ -27,6 +29,10 @@ LayerFiller::LayerFiller(const Topology& topology, const Regions& regions,
   }
   alike_ = std::all_of(speeds_.begin(), speeds_.end(),
                        [&](const auto& speeds) { return speeds == speeds_.front(); });
+  const bool few =
+      placements_are_few(regions.experts_per_region(), static_cast<int32_t>(speeds_.front().size()),
+                         topology.slots_per_gpu());
+  most_packings_ = few ? packings_.size() : std::min(constants.most_packings, packings_.size());
 }
 
 void LayerFiller::fill(std::span<const double> loads, Random& random, LayerPlan& plan) {
@@ -40,7 +46,7 @@ void LayerFiller::fill(std::span<const double> loads, Random& random, LayerPlan&
     return;
   }
   packings_.fullest_nodes(group_tokens_, fullest_);
-  for (int32_t tried = 0; tried < std::min(constants_.most_packings, packings_.size()); ++tried) {
+  for (int32_t tried = 0; tried < most_packings_; ++tried) {
     const auto next = std::min_element(fullest_.begin(), fullest_.end());
     if (*next / region_speed_.front() * (1 + kNear) >= plan.peak) return;
     const auto node_of = packings_.packing(static_cast<int32_t>(next - fullest_.begin()));

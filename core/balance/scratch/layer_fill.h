@@ -50,6 +50,7 @@ class LayerFiller {
   const Regions& regions_;
   const SearchConstants& constants_;
   GroupPackings packings_;
+  int32_t most_packings_;  // that are tried
   RegionFiller filler_;
   bool far_ = false;
   bool alike_ = true;                        // the regions: as many GPUs, as fast

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -113,6 +115,42 @@ TEST_CASE("joint is optimal on small instances, and bounds are never above the o
   }
   WARN("optimal on " << optimal << " of " << kInstances);
   CHECK(optimal >= kInstances * 95 / 100);
+}
+
+// On each node only its own groups' experts, two groups of two, in whatever way they are dealt.
+TEST_CASE("joint is optimal where groups are few and small, too") {
+  constexpr int32_t kGroups = 8;
+  Random random(7);
+  for (int i = 0; i < 60; ++i) {
+    Instance small = instance(2 * kGroups, 3, kGroups, {});
+    small.topology.groups = kGroups;
+    small.topology.nodes = kGroups / 2;
+    for (int expert = 0; expert < 2 * kGroups; ++expert) {
+      small.loads.push_back(std::round(1000 * std::pow(random.between(0.02, 1), 3)));
+    }
+    const auto least_of = [&](int32_t group, int32_t other) {
+      const auto& loads = small.loads;
+      return Exhaustive(
+                 {loads[2 * group], loads[2 * group + 1], loads[2 * other], loads[2 * other + 1]},
+                 2, 3)
+          .least();
+    };
+    // The lowest peak that the groups which are left can be dealt with.
+    const auto least = [&](auto& self, uint32_t left) -> double {
+      if (left == 0) return 0;
+      const int32_t group = std::countr_zero(left);
+      double best = std::numeric_limits<double>::infinity();
+      for (int32_t other = group + 1; other < kGroups; ++other) {
+        const uint32_t both = uint32_t{1} << group | uint32_t{1} << other;
+        if ((left & both) != both) continue;
+        best = std::min(best, std::max(least_of(group, other), self(self, left & ~both)));
+      }
+      return best;
+    };
+    INFO("instance " << i);
+    CHECK(peak(small, place_jointly(small)) ==
+          Approx(least(least, (uint32_t{1} << kGroups) - 1)).epsilon(1e-9));
+  }
 }
 
 TEST_CASE("joint keeps what it promises beside the published policies") {
