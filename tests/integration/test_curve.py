@@ -152,10 +152,7 @@ class Recipe(DaemonTest):
         self.recipe = Daemon(mode="observe")
         self.addCleanup(self._end, self.recipe)
         etc = str(self.recipe.folder)
-        keys = keys.split("systemctl")[0].replace("seq 0 31", f"seq 0 {self.RANKS - 1}")
-        keys = keys.replace("eplbctl", program("eplbctl"))
-        subprocess.run(
-            ["sh", "-euc", keys.replace("/etc/eplbd", etc)], check=True, stdout=subprocess.DEVNULL)
+        self.carry_out(keys)
         settings = settings.replace("/run/credentials/eplbd.service", etc).replace("/etc/eplbd", etc)
         # The documented addresses, on whatever port is free.
         found = yaml.safe_load(re.sub(r":15[56]57", ":*", settings))
@@ -163,6 +160,52 @@ class Recipe(DaemonTest):
         self.recipe.start()
         self.environment = dict(
             item.split("=", 1) for item in shlex.split(exports.replace("/etc/eplbd", etc))[1:])
+
+    def carry_out(self, commands):
+        """What comes before those for systemd."""
+        commands = commands.split("systemctl")[0].replace("eplbctl", program("eplbctl"))
+        commands = commands.replace("/etc/eplbd", str(self.recipe.folder))
+        subprocess.run(["sh", "-euc", commands], check=True, stdout=subprocess.DEVNULL)
+
+    def test_a_workers_key_is_changed(self):
+        from eplbd_client import CountsPublisher, CurveKeys
+
+        text = (ROOT / "docs" / "security.md").read_text()
+        first, then = re.findall(r"```sh\n(.*?)```", text[text.index("## Changing keys") :], re.S)
+        counts = f"tcp://127.0.0.1:{self.recipe.counts.rpartition(':')[2]}"
+        folder = self.recipe.folder
+
+        def heard(key):
+            """A publisher of dp3 with this key, once it was heard."""
+            curve = CurveKeys.from_files(folder / key, folder / "curve.pub")
+            publisher = CountsPublisher("test", [counts], "dp3", layers=SHAPE["layers"],
+                                        logical_experts=SHAPE["logical_experts"], curve=curve)
+            self.addCleanup(publisher.close)
+            before = self.recipe.metrics()("counts_messages_total")
+            publisher.publish(LOAD)
+            eventually(lambda: self.recipe.metrics()("counts_messages_total") > before, f"{key} counts")
+            return publisher
+
+        old = heard("dp3.key")
+        self.carry_out(first)
+        self.recipe.reload()
+        old.close()
+        heard("dp3.key").close()
+        new = heard("new.key")
+        self.assertEqual(self.recipe.metrics().by_label("counts_rejected_total", "reason"), {})
+        self.carry_out(then)
+        self.recipe.reload()
+        with self.assertRaises(AssertionError):
+            Publisher(self.recipe.counts, source="dp3", curve=Keys(
+                *self.pair("dp3"), self.pair("curve")[0])).connected(0.3)
+        before = self.recipe.metrics()("counts_messages_total")
+        new.publish(LOAD)
+        eventually(lambda: self.recipe.metrics()("counts_messages_total") > before, "the new key stays")
+
+    def pair(self, name):
+        """Public and secret key of a rank, as keygen wrote them."""
+        secret = (self.recipe.folder / f"{name}.key").read_text().split()[-1].encode()
+        return zmq.curve_public(secret), secret
 
     def test_every_rank_of_an_adapter_is_heard(self):
         from eplbd_client import CountsPublisher, Placement, PlacementSubscriber, StateReporter
