@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import unittest
 
-from paths import SOURCE, links_of, make_packages, run
+from paths import BUILD, SOURCE, links_of, make_packages, run
 
 
 @unittest.skipUnless(shutil.which("dpkg-shlibdeps"), "no dpkg-dev")
@@ -116,6 +116,18 @@ class Packages(unittest.TestCase):
         contents = self.contents("python3-eplbd")
         self.assertFalse([path for path in contents if "__pycache__" in path])
         self.assertTrue([path for path in contents if path.endswith("eplbd-0.1.0.dist-info/METADATA")])
+
+
+class Install(unittest.TestCase):
+    def test_a_configuration_that_is_there_is_kept(self):
+        with tempfile.TemporaryDirectory() as root:
+            config = pathlib.Path(root) / "etc" / "eplbd" / "eplbd.yaml"
+            for wanted in ((SOURCE / "config" / "eplbd.yaml").read_text(), "deployment: mine\n"):
+                done = run("cmake", "--install", str(BUILD), "--component", "eplbd",
+                           env={**os.environ, "DESTDIR": root})
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertEqual(config.read_text(), wanted)
+                config.write_text("deployment: mine\n")
 
 
 if __name__ == "__main__":
