@@ -44,7 +44,10 @@ Deployment::Deployment(std::string name, const Topology& topology, const Rebalan
       started_(read_clock().unix_seconds),
       told_(settings(read_clock())) {
   announce_newest();
-  unsaved_ = true;  // a first start leaves a state, so that the next one finds it
+  // A first start leaves a state, so that the next one finds it. Who only observes has named
+  // nothing: the service runs as soon as it is installed, before somebody says whose deployment it
+  // is.
+  unsaved_ = rebalancer_.mode() != Mode::observe;
 }
 
 Deployment::~Deployment() { background_.finish(); }

@@ -6,7 +6,7 @@ import re
 import subprocess
 import unittest
 
-from harness import SHAPE, DaemonTest, program
+from harness import SHAPE, DaemonTest, eventually, program
 
 USAGE, HELD, CONFIG = 64, 75, 78
 
@@ -83,6 +83,16 @@ class Program(DaemonTest):
         foreign = self.write(daemon, deployment="other", **elsewhere)
         self.assertIn("is of deployment test", self.run_eplbd("--config", foreign, expect=CONFIG))
         daemon.start()
+
+    def test_who_only_observed_may_be_told_another_deployment(self):
+        """The service runs once it is installed; then somebody says whose it is, and of what shape."""
+        daemon = self.daemon(mode="observe")
+        eventually(lambda: daemon.metrics().by_label("decisions_total", "verdict"), "a decision")
+        daemon.stop()
+        daemon.config["deployment"] = "mine"
+        daemon.config["topology"] = {**SHAPE, "gpus": SHAPE["gpus"] // 2}
+        daemon.start()
+        self.assertEqual(daemon.status["deployment"], "mine")
 
     def test_keys_that_cannot_be_read(self):
         daemon = self.daemon()

@@ -89,6 +89,17 @@ def installs_and_starts():
     assert get("/healthz") is not None
 
 
+def is_told_its_deployment_after_it_ran():
+    """The service runs once it is installed; then somebody says whose it is, and of what shape."""
+    edit("deployment: deepseek-v3-decode", "deployment: mine")
+    edit("gpus: 32", "gpus: 8")
+    must("systemctl", "restart", "eplbd")
+    assert json.loads(get("/api/v1/status"))["deployment"] == "mine"
+    edit("deployment: mine", "deployment: deepseek-v3-decode")
+    edit("gpus: 8", "gpus: 32")
+    must("systemctl", "restart", "eplbd")
+
+
 def ready_means_bound_and_recovered():
     must("systemctl", "stop", "eplbd")
     began = time.monotonic()
@@ -308,7 +319,8 @@ def removes_and_purges():
 
 
 STEPS = (
-    installs_and_starts, ready_means_bound_and_recovered, not_ready_without_its_socket,
+    installs_and_starts, is_told_its_deployment_after_it_ran, ready_means_bound_and_recovered,
+    not_ready_without_its_socket,
     socket_is_for_the_group, good_reload, bad_reload, killed_comes_back, stuck_loop_is_killed,
     bad_configuration_does_not_loop, stops_cleanly, instances_stand_alone,
     secret_key_from_a_credential, sandboxed, upgrades, client_package, removes_and_purges,

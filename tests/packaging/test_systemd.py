@@ -116,7 +116,8 @@ class Booted(unittest.TestCase):
 
 # One test a finding, so that a report names what broke.
 for _name in (
-    "installs_and_starts", "ready_means_bound_and_recovered", "not_ready_without_its_socket",
+    "installs_and_starts", "is_told_its_deployment_after_it_ran", "ready_means_bound_and_recovered",
+    "not_ready_without_its_socket",
     "socket_is_for_the_group", "good_reload", "bad_reload", "killed_comes_back",
     "stuck_loop_is_killed", "bad_configuration_does_not_loop", "stops_cleanly",
     "instances_stand_alone", "secret_key_from_a_credential", "sandboxed", "upgrades",
