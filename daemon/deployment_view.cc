@@ -136,7 +136,11 @@ Snapshot Deployment::snapshot(Now now) const {
   snap.updates_left = left_of(limits.updates_per_hour, static_cast<int64_t>(spent.size()));
   snap.moves_left = left_of(limits.moves_per_hour, moves);
 
-  if (next_update_ > now.unix_seconds) snap.next_update_unix_seconds = next_update_;
+  // By the end of a pause, too, where that is known.
+  const double free =
+      snap.paused ? std::max(next_update_, rebalancer_.paused_until()) : next_update_;
+  const bool known = !snap.paused || rebalancer_.paused_until() > 0;
+  if (known && free > now.unix_seconds) snap.next_update_unix_seconds = free;
   if (rebalancer_.live_sources(now) <= kSourcesShown) snap.sources = sources_seen(now);
 
   snap.problems = problems(now);

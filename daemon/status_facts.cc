@@ -41,11 +41,13 @@ std::string budget_left(const LimitOptions& limits, const Snapshot& snap) {
   return text;
 }
 
-// Limits and cooldown alone; the verdict says what else there is.
+// Limits, cooldown and pause alone; the verdict says what else there is.
 std::string next_update(const Snapshot& snap, Now now) {
-  if (snap.paused) return "none while it is paused";
   const double wait = snap.next_update_unix_seconds - now.unix_seconds;
-  return wait > 0 ? "possible in " + duration_words(wait) : "possible now";
+  if (wait > 0) {
+    return "possible in " + duration_words(wait) + (snap.paused ? ", after the pause" : "");
+  }
+  return snap.paused ? "none until it is resumed" : "possible now";
 }
 
 std::string searched(const Decision& decision, Now now) {

@@ -227,8 +227,8 @@ struct Families {
       "eplbd_moves_left", "Moves that limits.moves_per_hour leaves; absent without a limit.");
   OptionalGauge next_update_timestamp =
       optional_gauge("eplbd_next_update_timestamp_seconds",
-                     "From when on cooldown and limits allow an update, in Unix seconds; absent "
-                     "while they do.");
+                     "From when on cooldown, limits and a pause allow an update, in Unix seconds; "
+                     "absent while they do, and where that is not known.");
   Counter& publications_repeated =
       counter("eplbd_publications_repeated_total",
               "Times that the placement in force was sent once more: a worker joined, or it was "

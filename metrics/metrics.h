@@ -55,7 +55,8 @@ struct Snapshot {
 
   std::optional<int64_t> updates_left;  // of this hour's; nothing: no limit
   std::optional<int64_t> moves_left;
-  double next_update_unix_seconds = 0;  // from which cooldown and limits allow one; 0: now
+  double next_update_unix_seconds =
+      0;  // from which cooldown, limits and a pause allow one; 0: now, or not known
 
   std::vector<SourceSnapshot> sources;  // those that are live; empty: none, or too many to name
 

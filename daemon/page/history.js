@@ -16,7 +16,7 @@ class HistoryChart extends Chart {
   constructor() {
     super('history');
     Object.assign(this, {points: [], events: []});
-    this.hint = 'Marks at the foot: placements published (hollow: would have been). Lines across: orders.';
+    this.hint = 'Marks at the foot: placements published (hollow: would have been). Lines: orders and modes.';
   }
   show(points, threshold, events) {
     Object.assign(this, {points, threshold, events, ready: true});
