@@ -54,6 +54,10 @@ struct LogOptions {
   LogFormat format = LogFormat::text;
 };
 
+struct MetricsOptions {
+  int64_t expert_bytes = 0;  // weights of one expert of one layer; 0: not told
+};
+
 struct HaOptions {
   std::vector<std::string> etcd;
   std::string prefix = "/eplbd";
@@ -75,6 +79,7 @@ struct Config {
   StateOptions state;
   RebalancerOptions rebalancer;  // mode, window, trigger, limits, balancer, workers
   LogOptions log;
+  MetricsOptions metrics;
   HaOptions ha;
   SecurityOptions security;
 };

@@ -181,6 +181,13 @@ void visit(T& log, F& f) {
   f("format", log.format, "text, or json: an object a line");
 }
 
+template <Of<MetricsOptions> T, typename F>
+void visit(T& metrics, F& f) {
+  f("expert_bytes", metrics.expert_bytes,
+    "weights of one expert of one layer, in bytes, for eplbd_moved_bytes_total; 0: not counted",
+    {0});
+}
+
 template <Of<HaOptions> T, typename F>
 void visit(T& ha, F& f) {
   f("etcd", ha.etcd, "kept for a standby, which this version does not have: only []");
@@ -208,6 +215,7 @@ void visit(T& config, F& f) {
   f.section("state", config.state, "where it keeps what it must not forget");
   visit(config.rebalancer, f);
   f.section("log", config.log, "what it tells");
+  f.section("metrics", config.metrics, "what metrics cannot know by themselves");
   f.section("ha", config.ha, "a standby that takes over: not in this version");
   f.section("security", config.security, "CURVE, for addresses that are not loopback");
 }

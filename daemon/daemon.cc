@@ -97,7 +97,7 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
       limits(limits_for(config.topology)),
       state_file(state_directory_of(config), config.deployment, config.topology),
       background(io),
-      metrics(config.deployment, config.topology, kProgramVersion),
+      metrics(config.deployment, config.topology, kProgramVersion, config.metrics.expert_bytes),
       tick_timer(io),
       heartbeat_timer(io),
       signals(io, SIGTERM, SIGINT, SIGHUP) {

@@ -3,8 +3,11 @@
 
 namespace eplbd {
 
-Families::Families(std::string_view deployment, const Topology& topology, std::string_view version)
-    : constant{{"deployment", std::string(deployment)}}, process(constant) {
+Families::Families(std::string_view deployment, const Topology& topology, std::string_view version,
+                   int64_t bytes_of_an_expert)
+    : constant{{"deployment", std::string(deployment)}},
+      process(constant),
+      expert_bytes(static_cast<double>(bytes_of_an_expert)) {
   gauges("eplbd_build_info", "1, labelled with the version that runs.")
       .Add({{"version", std::string(version)}})
       .Set(1);
@@ -27,6 +30,9 @@ Families::Families(std::string_view deployment, const Topology& topology, std::s
     gpu_load_ratio.emplace_back(gpus, Labels{{"gpu", std::to_string(gpu)}});
   }
   config_last_reload_successful.Set(1);
+  if (expert_bytes > 0) {
+    moved_bytes = &counter("eplbd_moved_bytes_total", "Weights that GPUs had to fetch, published.");
+  }
 }
 
 SourceFamilies::Series SourceFamilies::add(const std::string& name) {

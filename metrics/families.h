@@ -91,7 +91,8 @@ class SourceFamilies {
 
 // In the order of docs/metrics.md; children are looked up once, here.
 struct Families {
-  Families(std::string_view deployment, const Topology& topology, std::string_view version);
+  Families(std::string_view deployment, const Topology& topology, std::string_view version,
+           int64_t bytes_of_an_expert);
 
   Family<Gauge>& gauges(const char* name, const char* help) {
     return prometheus::BuildGauge().Name(name).Help(help).Labels(constant).Register(registry);
@@ -221,6 +222,8 @@ struct Families {
       "eplbd_updates_total", "Placements published, by reason.", "reason");
   Counter& moves =
       counter("eplbd_moves_total", "Slots whose new expert its GPU had to fetch, published.");
+  const double expert_bytes;
+  Counter* moved_bytes = nullptr;  // where those are known
   OptionalGauge updates_left = optional_gauge(
       "eplbd_updates_left", "Updates that limits.updates_per_hour leaves; absent without a limit.");
   OptionalGauge moves_left = optional_gauge(

@@ -33,8 +33,9 @@ struct Metrics::Impl : Families {
   using Families::Families;
 };
 
-Metrics::Metrics(std::string_view deployment, const Topology& topology, std::string_view version)
-    : impl_(std::make_unique<Impl>(deployment, topology, version)) {
+Metrics::Metrics(std::string_view deployment, const Topology& topology, std::string_view version,
+                 int64_t expert_bytes)
+    : impl_(std::make_unique<Impl>(deployment, topology, version, expert_bytes)) {
   refresh({});
 }
 Metrics::~Metrics() = default;
@@ -81,7 +82,9 @@ void Metrics::decided(const Decision& decision, double seconds) {
 
 void Metrics::updated(const PlacementUpdate& update, std::optional<double> reaction_seconds) {
   impl_->updates[static_cast<size_t>(update.reason)]->Increment();
-  impl_->moves.Increment(static_cast<double>(update.moves.size()));
+  const auto moves = static_cast<double>(update.moves.size());
+  impl_->moves.Increment(moves);
+  if (impl_->moved_bytes != nullptr) impl_->moved_bytes->Increment(moves * impl_->expert_bytes);
   if (reaction_seconds) impl_->reaction_seconds.Observe(*reaction_seconds);
 }
 

@@ -73,7 +73,9 @@ struct Snapshot {
 class Metrics {
  public:
   // `version` is the program's. Closed label sets are there with zeros from here on.
-  Metrics(std::string_view deployment, const Topology& topology, std::string_view version);
+  // `expert_bytes`: of the weights that a move fetches; 0: not known.
+  Metrics(std::string_view deployment, const Topology& topology, std::string_view version,
+          int64_t expert_bytes = 0);
   ~Metrics();
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;

@@ -42,6 +42,7 @@ TEST_CASE("Deployment and topology are enough; the rest has its defaults", "[con
         "balancer:\n  policy: incremental\n  hierarchical: auto\n  seed: 0\n"
         "workers:\n  engine: \"\"\n  timeout: 30s\n  apply_timeout: 2m\n"
         "log:\n  level: info\n  format: text\n"
+        "metrics:\n  expert_bytes: 0\n"
         "ha:\n  etcd: []\n  prefix: \"/eplbd\"\n  ttl: 3s\n"
         "security:\n  curve_secret_key: \"\"\n  authorized_keys: \"\"\n"
         "  allow_plaintext_remote: false\n");
@@ -72,6 +73,7 @@ limits: {updates_per_hour: 1, moves_per_hour: 2, max_moves: 3, max_moves_per_gpu
 balancer: {policy: joint, hierarchical: false, seed: 18446744073709551615}
 workers: {engine: prod-7, timeout: 90s, apply_timeout: 30d}
 log: {level: debug, format: json}
+metrics: {expert_bytes: 44040192}
 ha: {etcd: [], prefix: /other, ttl: 60s}
 security: {curve_secret_key: /k, authorized_keys: /a, allow_plaintext_remote: true}
 )";
@@ -113,6 +115,7 @@ TEST_CASE("Every key is read", "[config]") {
   CHECK(options.workers.apply_timeout == Duration(std::chrono::hours(720)));
   CHECK(config.log.level == LogLevel::debug);
   CHECK(config.log.format == LogFormat::json);
+  CHECK(config.metrics.expert_bytes == 44'040'192);
   CHECK(config.ha.etcd.empty());
   CHECK(config.ha.prefix == "/other");
   CHECK(config.ha.ttl == Duration(60s));
@@ -193,12 +196,13 @@ TEST_CASE("Only what a reload takes may differ", "[config]") {
       "balancer: {policy: joint}\nworkers: {timeout: 3s}\nlog: {level: debug}\n";
   CHECK(unreloadable_changes(running, parse(reloadable)).empty());
   CHECK(unreloadable_changes(running, parse_config(kEverything, "F")) ==
-        std::vector<std::string>{
-            "deployment", "topology.gpus", "topology.nodes", "topology.groups",
-            "topology.layer_ids", "topology.gpu_speeds", "endpoints.counts.bind",
-            "endpoints.placements.bind", "http.listen", "http.allow_remote", "control.socket",
-            "state.directory", "ha.prefix", "ha.ttl", "security.curve_secret_key",
-            "security.authorized_keys", "security.allow_plaintext_remote"});
+        std::vector<std::string>{"deployment", "topology.gpus", "topology.nodes", "topology.groups",
+                                 "topology.layer_ids", "topology.gpu_speeds",
+                                 "endpoints.counts.bind", "endpoints.placements.bind",
+                                 "http.listen", "http.allow_remote", "control.socket",
+                                 "state.directory", "metrics.expert_bytes", "ha.prefix", "ha.ttl",
+                                 "security.curve_secret_key", "security.authorized_keys",
+                                 "security.allow_plaintext_remote"});
 }
 
 TEST_CASE("The shipped file is the defaults around DeepSeek-V3's shape, and measures only",

@@ -45,7 +45,7 @@ Snapshot full_snapshot() {
 }
 
 std::unique_ptr<Metrics> full_metrics() {
-  auto metrics = std::make_unique<Metrics>("m-decode", small_topology(), "1.2.3");
+  auto metrics = std::make_unique<Metrics>("m-decode", small_topology(), "1.2.3", 44'040'192);
   Decision decision;
   decision.imbalance_after = 1.04;
   metrics->decided(decision, 0);

@@ -174,6 +174,16 @@ TEST_CASE("decisions and updates") {
   CHECK(Scrape(metrics.text()).value("eplbd_config_last_reload_successful") == 1);
 }
 
+TEST_CASE("moved bytes are counted where it is known what an expert has") {
+  CHECK_FALSE(Scrape(make_metrics().text()).has("eplbd_moved_bytes_total"));
+  Metrics metrics("m-decode", small_topology(), "1.2.3", 44'040'192);
+  CHECK(Scrape(metrics.text()).value("eplbd_moved_bytes_total") == 0);
+  PlacementUpdate published;
+  published.moves.resize(3);
+  metrics.updated(published);
+  CHECK(Scrape(metrics.text()).value("eplbd_moved_bytes_total") == 3 * 44'040'192.0);
+}
+
 TEST_CASE("gauges say what the snapshot says") {
   Metrics metrics = make_metrics();
   metrics.refresh(full_snapshot());
