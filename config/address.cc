@@ -4,6 +4,8 @@
 #include <arpa/inet.h>
 #include <sys/un.h>
 
+#include <algorithm>
+#include <cctype>
 #include <charconv>
 
 namespace eplbd {
@@ -80,6 +82,20 @@ AddressCheck check_zmq_address(std::string_view address) {
     return {"must name an IP address, * or a network interface to bind, as tcp://127.0.0.1:15557"};
   }
   return {{}, at->host == "lo", at->host != "*"};
+}
+
+std::optional<HttpUrl> split_http_url(std::string_view url) {
+  HttpUrl out;
+  out.tls = url.starts_with("https://");
+  if (!out.tls && !url.starts_with("http://")) return {};
+  const auto at = split_host_port(url.substr(out.tls ? 8 : 7));
+  if (!at || !is_port(at->port, 1)) return {};
+  const auto is_of_a_name = [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.'; };
+  const bool name = !at->host.empty() && at->host.size() <= 253 &&
+                    std::all_of(at->host.begin(), at->host.end(), is_of_a_name);
+  if (at->bracketed ? !is_ipv6(at->host) : !name) return {};
+  out.at = *at;
+  return out;
 }
 
 AddressCheck check_http_address(std::string_view address) {

@@ -29,4 +29,12 @@ AddressCheck check_zmq_address(std::string_view address);
 // HOST:PORT, HOST an IPv4 address or an IPv6 one in brackets; port 0: any free one.
 AddressCheck check_http_address(std::string_view address);
 
+struct HttpUrl {
+  bool tls = false;
+  HostPort at;
+};
+// http://HOST:PORT or https://HOST:PORT, HOST a name or an address, an IPv6 one in brackets; PORT
+// from 1. Nothing: it is none.
+std::optional<HttpUrl> split_http_url(std::string_view url);
+
 }  // namespace eplbd

@@ -112,6 +112,23 @@ void check_hierarchical(Findings& in, const Topology& topology, Hierarchical hie
   }
 }
 
+void check_ha(Findings& in, const HaOptions& ha) {
+  for (size_t i = 0; i < ha.etcd.size(); ++i) {
+    const std::string key = item_key("ha.etcd", i);
+    if (!in.sound(key)) continue;
+    if (!split_http_url(ha.etcd[i])) {
+      in.problem(key, "must be http://HOST:PORT or https://HOST:PORT, is " + quoted(ha.etcd[i]));
+    }
+  }
+  const auto check_pair = [&](const char* one, bool has_one, const char* other, bool has_other) {
+    if (has_one == has_other) return;
+    in.problem(std::string("ha.") + (has_one ? one : other),
+               std::string("needs ha.") + (has_one ? other : one) + " beside it");
+  };
+  check_pair("user", !ha.user.empty(), "password", !ha.password.empty());
+  check_pair("certificate", !ha.certificate.empty(), "key", !ha.key.empty());
+}
+
 // What no key shows alone.
 void check_together(Findings& in, const Config& config) {
   const SecurityOptions& security = config.security;
@@ -124,7 +141,7 @@ void check_together(Findings& in, const Config& config) {
   check_distinct(in, config);
   check_trigger(in, config.rebalancer.trigger);
   check_hierarchical(in, config.topology, config.rebalancer.balancer.hierarchical);
-  if (!config.ha.etcd.empty()) in.problem("ha.etcd", "this version has no standby: remove it");
+  check_ha(in, config.ha);
 }
 
 std::string error_text(std::string_view file, const std::vector<ConfigProblem>& problems) {

@@ -58,10 +58,16 @@ struct MetricsOptions {
   int64_t expert_bytes = 0;  // weights of one expert of one layer; 0: not told
 };
 
+// Several daemons of one deployment, of which one leads: agreed on in etcd.
 struct HaOptions {
-  std::vector<std::string> etcd;
-  std::string prefix = "/eplbd";
-  Duration ttl = std::chrono::seconds(3);
+  std::vector<std::string> etcd;           // http://HOST:PORT or https://; empty: it serves alone
+  std::string prefix = "/eplbd";           // of the keys: PREFIX/DEPLOYMENT/...
+  Duration ttl = std::chrono::seconds(3);  // a leader that is gone is followed after so long
+  std::string user;                        // empty: etcd asks for none
+  std::string password;                    // a file
+  std::string ca;                          // a file; empty: the authorities that the system trusts
+  std::string certificate;                 // a file; empty: etcd asks for none
+  std::string key;                         // its secret key, a file
 };
 
 struct SecurityOptions {

@@ -190,9 +190,18 @@ void visit(T& metrics, F& f) {
 
 template <Of<HaOptions> T, typename F>
 void visit(T& ha, F& f) {
-  f("etcd", ha.etcd, "kept for a standby, which this version does not have: only []");
-  f("prefix", ha.prefix, "not used yet", {1, kMaxNameBytes});
-  f("ttl", ha.ttl, "not used yet", {std::chrono::seconds(2), std::chrono::seconds(60)});
+  f("etcd", ha.etcd, "etcd's members, http://HOST:PORT or https://; []: this daemon serves alone");
+  f("prefix", ha.prefix, "what its keys in etcd begin with", {1, kMaxNameBytes});
+  f("ttl", ha.ttl,
+    "a standby takes over from a leader that is gone after so long, and up to a second",
+    {std::chrono::seconds(2), std::chrono::seconds(60)});
+  f("user", ha.user, "in etcd; \"\": it asks for none", {0, kMaxNameBytes});
+  f("password", ha.password, "the file with that user's password");
+  f("ca", ha.ca,
+    "the file with the authorities that etcd's certificates are of; \"\": those that the system "
+    "trusts");
+  f("certificate", ha.certificate, "the file with our certificate, where etcd asks for one");
+  f("key", ha.key, "the file with its secret key");
 }
 
 template <Of<SecurityOptions> T, typename F>
@@ -216,7 +225,7 @@ void visit(T& config, F& f) {
   visit(config.rebalancer, f);
   f.section("log", config.log, "what it tells");
   f.section("metrics", config.metrics, "what metrics cannot know by themselves");
-  f.section("ha", config.ha, "a standby that takes over: not in this version");
+  f.section("ha", config.ha, "several daemons of one deployment, of which one leads");
   f.section("security", config.security, "CURVE, for addresses that are not loopback");
 }
 

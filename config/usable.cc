@@ -16,16 +16,17 @@ namespace {
 // systemd makes them for the service alone: whoever checks the file cannot see them.
 bool is_credential(const std::string& path) { return path.starts_with("/run/credentials/"); }
 
-void check_keys(Findings& in, const SecurityOptions& security) {
-  const std::string& secret = security.curve_secret_key;
-  if (!secret.empty() && !is_credential(secret)) {
-    try {
-      read_regular_file(secret, 1);
-    } catch (const std::runtime_error& error) {
-      in.problem("security.curve_secret_key",
-                 "cannot read " + eplbd::quoted(secret) + ": " + error.what());
-    }
+void check_file(Findings& in, const std::string& key, const std::string& path) {
+  if (path.empty() || is_credential(path)) return;
+  try {
+    read_regular_file(path, 1);
+  } catch (const std::runtime_error& error) {
+    in.problem(key, "cannot read " + eplbd::quoted(path) + ": " + error.what());
   }
+}
+
+void check_keys(Findings& in, const SecurityOptions& security) {
+  check_file(in, "security.curve_secret_key", security.curve_secret_key);
   const std::string& keys = security.authorized_keys;
   std::error_code error;
   if (!keys.empty() && !is_credential(keys)) {
@@ -59,6 +60,10 @@ void check_address(Findings& in, const std::string& key, const std::string& addr
 
 void check_usable(Findings& in, const Config& config) {
   check_keys(in, config.security);
+  check_file(in, "ha.password", config.ha.password);
+  check_file(in, "ha.ca", config.ha.ca);
+  check_file(in, "ha.certificate", config.ha.certificate);
+  check_file(in, "ha.key", config.ha.key);
   const auto check_all = [&](const std::string& key, const BindOptions& socket) {
     for (size_t i = 0; i < socket.bind.size(); ++i) {
       check_address(in, item_key(key, i), socket.bind[i]);

@@ -202,6 +202,9 @@ HttpResponse Control::messages(const HttpRequest& request) {
 
 bool Control::dispatch(const HttpRequest& request, const HttpRespond& respond) {
   const std::string& path = request.path;
+  if (path != "/v1/reload" && path != "/v1/leader/step-down") {
+    if (const auto why = deployment_.refuses_orders()) return respond(failed(409, *why)), true;
+  }
   const auto body = [&](std::initializer_list<std::string_view> keys) {
     return parse_body(request.body, keys);
   };
@@ -226,6 +229,9 @@ bool Control::dispatch(const HttpRequest& request, const HttpRespond& respond) {
                        answer(respond, dry_run));
   } else if (path == "/v1/gpu") {
     order_gpu(request, respond);
+  } else if (path == "/v1/leader/step-down") {
+    body({});
+    deployment_.step_down(answer(respond));
   } else if (path == "/v1/reload") {
     reload(request, respond);
   } else {

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <malloc.h>
+#include <unistd.h>
 
 #include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
 
@@ -11,16 +12,19 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <csignal>
+#include <filesystem>
 #include <stdexcept>
 
 #include "daemon/background.h"
 #include "daemon/clock.h"
 #include "daemon/control.h"
 #include "daemon/deployment.h"
+#include "daemon/etcd/etcd_store.h"
 #include "daemon/http_routes.h"
 #include "daemon/intake.h"
 #include "daemon/limits.h"
 #include "daemon/log.h"
+#include "daemon/membership.h"
 #include "daemon/net/counts_subscriber.h"
 #include "daemon/net/curve_server.h"
 #include "daemon/net/http_server.h"
@@ -39,6 +43,19 @@ constexpr auto kHeartbeatInterval = std::chrono::seconds(1);
 constexpr auto kTrimInterval = std::chrono::seconds(10);
 constexpr size_t kTrimBytes = 32 << 20;
 
+std::unique_ptr<StateStore> store_of(const Config& config) {
+  if (!config.ha.etcd.empty()) {
+    return std::make_unique<EtcdStore>(config.ha, config.deployment, config.topology);
+  }
+  return std::make_unique<StateFile>(state_directory_of(config), config.deployment,
+                                     config.topology);
+}
+
+std::string host_name() {
+  char name[256] = {};
+  return gethostname(name, sizeof(name) - 1) == 0 ? name : "?";
+}
+
 // What a burst left behind goes back to the system: the allocator would keep it.
 void give_memory_back() {
   if (mallinfo2().fordblks > kTrimBytes) malloc_trim(0);
@@ -51,6 +68,7 @@ struct Daemon::Impl {
   Impl(const Config& start_config, std::string file);
 
   // ---- Start ----
+  bool has_standby() const { return !config.ha.etcd.empty(); }
   std::optional<RebalancerState> recover();
   void read_keys();
   void listen();
@@ -69,7 +87,7 @@ struct Daemon::Impl {
   Config config;
   std::string config_file;
   Limits limits;
-  StateFile state_file;
+  std::unique_ptr<StateStore> store;
   asio::io_context io;
   Background background;
   zmq::context_t zmq;  // of all sockets: made before them, ended after them
@@ -82,6 +100,7 @@ struct Daemon::Impl {
   std::unique_ptr<Control> control;
   std::unique_ptr<HttpServer> http;
   std::unique_ptr<HttpServer> control_http;
+  std::unique_ptr<Membership> membership;  // null: it serves alone
   asio::steady_timer tick_timer;
   asio::steady_timer heartbeat_timer;
   asio::signal_set signals;
@@ -95,7 +114,7 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
     : config(start_config),
       config_file(std::move(file)),
       limits(limits_for(config.topology)),
-      state_file(state_directory_of(config), config.deployment, config.topology),
+      store(store_of(config)),
       background(io),
       metrics(config.deployment, config.topology, kProgramVersion, config.metrics.expert_bytes),
       tick_timer(io),
@@ -106,11 +125,12 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
   publisher = std::make_unique<PlacementPublisher>(
       io, zmq, config.deployment, config.endpoints.placements.bind, curve.get(),
       PublisherHandler{[this] { metrics.published_again(); },
-                       [this] { metrics.rejected(RejectReason::unauthorized); }},
+                       [this] { metrics.rejected(RejectReason::unauthorized); },
+                       [this] { return deployment->leads(); }},
       limits.placements);
   deployment = std::make_unique<Deployment>(config.deployment, config.topology, config.rebalancer,
-                                            std::move(recovered), *publisher, state_file,
-                                            background, metrics, [this](bool on) {
+                                            std::move(recovered), *publisher, *store, background,
+                                            metrics, [this](bool on) {
                                               if (subscriber) subscriber->hold(on);
                                             });
   subscriber = std::make_unique<CountsSubscriber>(
@@ -118,18 +138,22 @@ Daemon::Impl::Impl(const Config& start_config, std::string file)
       intake_of(*deployment, curve.get()), limits.counts);
   control = std::make_unique<Control>(*deployment, [this](const auto& done) { reload(done); });
   listen();
+  if (has_standby()) {
+    membership = std::make_unique<Membership>(io, config.ha, *deployment,
+                                              fmt::format("{}:{}", host_name(), http_port));
+  }
 }
 
 std::optional<RebalancerState> Daemon::Impl::recover() {
-  StateFile::Recovered recovered = state_file.recover();
+  if (has_standby()) return std::nullopt;  // once it leads
+  Recovered recovered = store->load();
   for (const std::string& note : recovered.notes) log(LogLevel::warning, note);
+  const std::string directory = state_directory_of(config);
   if (recovered.state) {
-    log(LogLevel::info,
-        fmt::format("recovered placement {} from {}",
-                    to_text(recovered.state->placements.published.id), state_file.directory()));
+    log(LogLevel::info, fmt::format("recovered placement {} from {}",
+                                    to_text(recovered.state->placements.published.id), directory));
   } else {
-    log(LogLevel::info,
-        fmt::format("no state in {}: asking what workers run", state_file.directory()));
+    log(LogLevel::info, fmt::format("no state in {}: asking what workers run", directory));
   }
   return std::move(recovered.state);
 }
@@ -153,6 +177,9 @@ void Daemon::Impl::listen() {
       limits.http);
   http_port = http->listen_tcp(config.http.listen);
   control_path = control_socket_of(config);
+  if (has_standby()) {  // it needs no state directory, in which the socket may lie
+    std::filesystem::create_directories(std::filesystem::path(control_path).parent_path());
+  }
   control_http = std::make_unique<HttpServer>(
       io,
       [this](const HttpRequest& request, const HttpRespond& respond) {
@@ -165,7 +192,7 @@ void Daemon::Impl::listen() {
       *deployment,
       Endpoints{subscriber->endpoints(), publisher->endpoints(),
                 fmt::format("http://{}:{}", host, http_port), control_path},
-      [this] { return !stopping; });
+      [this] { return !stopping && (!membership || membership->knows_leader()); });
 }
 
 void Daemon::Impl::answer(const HttpRequest& request, const HttpRespond& respond,

@@ -11,7 +11,6 @@
 #include "daemon/clock.h"
 #include "daemon/formats/wire.h"
 #include "daemon/net/placement_sink.h"
-#include "daemon/store/state_store.h"
 
 namespace eplbd {
 namespace {
@@ -60,7 +59,7 @@ void Deployment::announce(const PlacementUpdate& saved) {
   if (known || !may_be_announced(rebalancer_.topology(), saved)) return;
   announced_ = saved;
   adopted_.reset();
-  publisher_.hold(encode_placement(saved, rebalancer_.topology()));
+  if (leads()) publisher_.hold(encode_placement(saved, rebalancer_.topology()));
 }
 
 // Workers take what is above what they hold: one that reports ever higher names with maps of its
@@ -82,8 +81,9 @@ void Deployment::announce_in_turn(const PlacementUpdate& saved) {
 // At the start: the newest saved placement that may be, be it the initial one as engines have it.
 void Deployment::announce_newest() {
   const PlacementLog& log = rebalancer_.state().placements;
+  announced_ = {};
   announced_.placement = Placement::initial(rebalancer_.topology());
-  publisher_.hold(encode_placement(announced_, rebalancer_.topology()));
+  if (leads()) publisher_.hold(encode_placement(announced_, rebalancer_.topology()));
   for (auto earlier = log.history.rbegin(); earlier != log.history.rend(); ++earlier) {
     announce(*earlier);
   }
@@ -91,6 +91,7 @@ void Deployment::announce_newest() {
 }
 
 void Deployment::heartbeat() {
+  if (!leads()) return;
   const Now now = read_clock();
   publisher_.heartbeat(encode_heartbeat({announced_.id, now.unix_seconds, rebalancer_.mode()}));
 }
@@ -106,10 +107,11 @@ void Deployment::tick() {
   unsaved_ |= dated() != before;  // what is saved bears the date of a clock that was set
   metrics_.advanced(passed);
   note(passed);
+  if (!standing_by_ && !leads()) stand_by("its lease was not renewed in time");
   if (adopted_) announce_in_turn(PlacementUpdate(*adopted_));
   note_changes(now);
   sample(now);
-  if (busy_ || now.steady < retry_at_) return;
+  if (busy_ || standing_by_ || now.steady < retry_at_) return;
   if (!unsaved_) return decide();
   // However often reports change the state: what it takes to save it does not keep us from
   // deciding.
@@ -146,6 +148,7 @@ void Deployment::plan(std::function<Decision(Now)> how, Planned then) {
 }
 
 void Deployment::decided(Decision decision, double seconds) {
+  if (!leads()) return;
   metrics_.decided(decision, seconds);
   journal_.decided(decision);
   next_update_ = decision.now.unix_seconds + decision.seconds_to_next_update;
@@ -175,6 +178,9 @@ void Deployment::carry_out(Decision decision, OrderDone done) {
       retry_at_ = read_clock().steady + kSaveRetry;
       rebalancer_.give_up(decision);
       result = {OrderResult::Status::not_saved, "the state was not saved: " + failure, {}};
+    } else if (!leads()) {
+      rebalancer_.give_up(decision);  // the next leader finds it
+      result = {OrderResult::Status::refused, "meanwhile this daemon ceased to lead", {}};
     } else if (!rebalancer_.record(decision)) {
       unsaved_ = true;  // the file tells of an update that never was
       rebalancer_.give_up(decision);
@@ -235,6 +241,28 @@ void Deployment::log_decision(const Decision& decision) {
 
 // ---- Saving ----
 
+void Deployment::load(std::function<void(Recovered, const std::string&)> then) {
+  struct Loaded {
+    Recovered recovered;
+    std::string failure;
+  };
+  busy_ = true;
+  const auto loaded = std::make_shared<Loaded>();
+  const auto work = [this, loaded] {
+    try {
+      loaded->recovered = store_.load();
+    } catch (const std::exception& error) {
+      loaded->failure = error.what();
+    }
+  };
+  background_.run(work, [this, loaded, then = std::move(then)] {
+    busy_ = false;
+    for (const std::string& note : loaded->recovered.notes) log(LogLevel::warning, note);
+    then(std::move(loaded->recovered), loaded->failure);
+    if (!busy_) end_task();
+  });
+}
+
 void Deployment::save(RebalancerState state, std::function<void(const std::string&)> then) {
   const auto failure = std::make_shared<std::string>();
   const auto work = [this, failure, state = std::move(state)] {
@@ -257,7 +285,7 @@ void Deployment::save_now(std::string detail, OrderDone done) {
                           done = std::move(done)](const std::string& failure) {
     save_failure_ = failure;
     OrderResult result{OrderResult::Status::done, detail, {}};
-    if (failure.empty()) announce_in_turn(saved);
+    if (failure.empty() && leads()) announce_in_turn(saved);
     if (!failure.empty()) {
       metrics_.state_write_failed();
       log(LogLevel::error, "the state was not saved, a restart would forget it: " + failure);

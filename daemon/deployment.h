@@ -17,13 +17,13 @@
 #include "daemon/log.h"
 #include "daemon/received_log.h"
 #include "daemon/rejections.h"
+#include "daemon/store/state_store.h"
 #include "metrics/metrics.h"
 
 namespace eplbd {
 
 class PlacementSink;
 class Background;
-class StateStore;
 
 // What became of an operator's order.
 struct OrderResult {
@@ -57,6 +57,18 @@ class Deployment {
   void tick();       // every trigger.interval
   void heartbeat();  // every second
 
+  // ---- Which of several daemons serves it: this one, unless it stands by ----
+  // Nothing is decided, saved or named from here on; what workers report is taken as before.
+  void stand_by(const std::string& why);
+  void when_standing_by(std::function<void()> hook) { stands_by_hook_ = std::move(hook); }
+  void lead(const Leadership& won);  // goes on from what the last leader saved, once it is loaded
+  void lead_until(TimePoint until) { leads_until_ = until; }
+  // What is known of who leads: its name (empty: nobody, or `trouble` to find out), and that it
+  // saved its state.
+  void follow(const std::string& leader, const std::string& trouble);
+  void take_up_saved();
+  void step_down(OrderDone done);
+
   // ---- What operators order: each answers once, after it took effect ----
   void rebalance(bool dry_run, OrderDone done);
   void roll_back(std::optional<uint64_t> version, bool dry_run, OrderDone done);
@@ -70,6 +82,10 @@ class Deployment {
 
   // ---- What is seen from outside ----
   const std::string& name() const { return name_; }
+  bool stands_by() const { return standing_by_; }
+  bool leads() const;                                    // it may publish
+  const std::string& leader() const { return leader_; }  // who does; empty: alone, or not known
+  std::optional<std::string> refuses_orders() const;     // why they are not for this daemon
   const Rebalancer& rebalancer() const { return rebalancer_; }
   const Journal& journal() const { return journal_; }
   Metrics& metrics() { return metrics_; }
@@ -114,6 +130,8 @@ class Deployment {
   void publish(const Decision& decision, std::optional<TimePoint> newest_counts);
   void order(std::function<Decision(Now)> how, bool dry_run, OrderDone done);
   OrderResult planned(Decision decision) const;
+  void load(std::function<void(Recovered recovered, const std::string& failure)> then);
+  void begin_to_lead(uint64_t term);
   void save(RebalancerState state, std::function<void(const std::string& failure)> then);
   void save_now(std::string detail, OrderDone done);
   void when_idle(Task task);
@@ -141,6 +159,12 @@ class Deployment {
   ReceivedLog received_;
   double started_ = 0;
   double next_update_ = 0;  // Unix seconds: until then cooldown and limits hold updates back
+
+  bool standing_by_ = false;
+  std::function<void()> stands_by_hook_;
+  TimePoint leads_until_ = TimePoint::max();
+  std::string leader_;
+  std::string no_leader_;  // why none is known
 
   bool planning_ = false;
   bool busy_ = false;         // planning or saving: one at a time

@@ -111,6 +111,7 @@ Snapshot Deployment::snapshot(Now now) const {
   Snapshot snap;
   snap.mode = rebalancer_.mode();
   snap.paused = rebalancer_.paused(now);
+  snap.leader = leads();
   snap.workers = static_cast<size_t>(rebalancer_.live_sources(now));
   snap.workers_behind = static_cast<size_t>(rebalancer_.sources_behind(now));
   snap.last_counts_unix_seconds = newest_counts_unix_;
@@ -157,6 +158,10 @@ std::vector<Problem> Deployment::problems(Now now) const {
   if (!save_failure_.empty()) {
     problems.insert(problems.begin(),
                     {ProblemKind::state_not_saved, "the state cannot be saved: " + save_failure_});
+  }
+  if (standing_by_ && leader_.empty()) {
+    problems.push_back({ProblemKind::no_leader, "no daemon is known to lead, so none publishes" +
+                                                    (no_leader_.empty() ? "" : ": " + no_leader_)});
   }
   if (adopted_) {
     const double seconds = std::max(0.0, to_seconds(adopted_turn_ - now.steady));

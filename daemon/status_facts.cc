@@ -69,6 +69,13 @@ std::string last_update(const PlacementUpdate& update, std::optional<double> gai
   return text;
 }
 
+// Nothing where it serves alone.
+std::string who_leads(const Deployment& deployment) {
+  const std::string name = deployment.leader().empty() ? "not known" : deployment.leader();
+  if (deployment.stands_by()) return name + "; this daemon stands by";
+  return deployment.leader().empty() ? "" : name + ", this daemon";
+}
+
 std::string would_be(const PlacementUpdate& update, double imbalance, Now now) {
   const std::string made = ago(update.unix_seconds, now) + ": " +
                            change(update.imbalance_before, update.imbalance_after) + cost(update);
@@ -85,6 +92,7 @@ Json facts_json(const Deployment& deployment, const Snapshot& snap, Now now) {
   const auto add = [&](const char* name, const std::string& text) {
     if (!text.empty()) list.push_back({{"name", name}, {"text", text}});
   };
+  add("leader", who_leads(deployment));
   if (!journal.decisions().empty()) add("verdict", verdict(journal.decisions().front(), now));
   if (const auto layer = worst_layer(snap.layer_imbalance)) {
     add("worst layer", fmt::format("layer {} with {:.3f}; acts on a layer above {:.4g}",

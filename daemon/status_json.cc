@@ -125,6 +125,7 @@ std::string status_json(const Deployment& deployment, const Endpoints& endpoints
   json["paused"] = snap.paused;
   json["paused_until"] = snap.paused ? number_or_null(paused_until) : Json(nullptr);
   json["leader"] = snap.leader;
+  json["leader_name"] = deployment.leader().empty() ? Json(nullptr) : Json(deployment.leader());
   const Health health = health_of(snap);
   json["health"] = to_string(health);
   json["healthy"] = health == Health::healthy;

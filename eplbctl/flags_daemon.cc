@@ -165,6 +165,10 @@ class DaemonCommands {
     rollback->add_flag("--dry-run", *only_say, "only say what it would bring");
     add_order(app_, "reload", "Read the configuration file again",
               [](OrderOptions& o) { o.path = "/v1/reload"; });
+    CLI::App* leader = add(app_, "leader", "Which of several daemons leads: status names it");
+    leader->require_subcommand(1);
+    add_order(*leader, "step-down", "Another daemon takes over at once",
+              [](OrderOptions& o) { o.path = "/v1/leader/step-down"; });
   }
 
   void add_gpu() {

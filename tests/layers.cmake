@@ -20,6 +20,7 @@ set(rooms
   "daemon/formats=core/[a-z]+"
   "daemon/net=daemon/formats|config|core/[a-z]+"
   "daemon/store=daemon/formats|core/[a-z]+"
+  "daemon/etcd=daemon/store|config|core/[a-z]+"
   "daemon=daemon/[a-z]+|config|metrics|core/[a-z]+"
   "eplbctl=daemon|daemon/[a-z]+|config|metrics|core/[a-z]+")
 set(ours "^(core|lib|config|metrics|daemon|eplbctl|tests|bench)/")

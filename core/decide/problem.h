@@ -17,6 +17,7 @@ struct Situation;
 // The label values of eplbd_problems{kind}.
 enum class ProblemKind {
   state_not_saved,     // the disk fails: nothing new is published
+  no_leader,           // none of the daemons that share a deployment is known to lead
   topology_mismatch,   // workers report another shape
   not_applied,         // failed, refused or not in time
   broken_map,          // workers report a map that breaks a rule
@@ -28,9 +29,10 @@ enum class ProblemKind {
   worker_clock         // a worker's time runs far faster or slower than ours
 };
 constexpr auto names(ProblemKind) {
-  return std::to_array<std::string_view>(
-      {"state_not_saved", "topology_mismatch", "not_applied", "broken_map", "empty_gpu",
-       "nameless_placement", "not_drained", "no_counts", "messages_rejected", "worker_clock"});
+  return std::to_array<std::string_view>({"state_not_saved", "no_leader", "topology_mismatch",
+                                          "not_applied", "broken_map", "empty_gpu",
+                                          "nameless_placement", "not_drained", "no_counts",
+                                          "messages_rejected", "worker_clock"});
 }
 
 struct Problem {

@@ -45,13 +45,37 @@ Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& option
     : situation_(topology, options, now,
                  recovered ? std::move(*recovered) : fresh_state(topology, now)),
       last_applied_(situation_.state.placements.published.id) {
-  // Nothing was spent in the future, and nobody pauses for so long: the clock was set back.
+  bound_dates(now);
+  note_gpus();
+}
+
+// Nothing was spent in the future, and nobody pauses for so long: the clock was set back.
+void Rebalancer::bound_dates(Now now) {
   RebalancerState& state = situation_.state;
   for (auto& spent : state.spent)
     spent.unix_seconds = std::min(spent.unix_seconds, now.unix_seconds);
   state.paused_until_unix_seconds =
       std::min(state.paused_until_unix_seconds, now.unix_seconds + kLongestPauseSeconds);
+}
+
+void Rebalancer::follow(RebalancerState next, Now now) {
+  RebalancerState& state = situation_.state;
+  const PlacementId heard = state.placements.highest;
+  state = std::move(next);
+  state.placements.heard(heard);
+  bound_dates(now);
+  situation_.group.take_up(state.gpus_empty);
+  situation_.gain.adopted();
+  situation_.in_vain.reset();
+  situation_.gpus_ordered = false;
+  last_applied_ = state.placements.published.id;
+  in_force_since_ = now.steady;
+  gpu_window_.reset();
   note_gpus();
+}
+
+void Rebalancer::begin_term(uint64_t term) {
+  if (term > 0) situation_.state.placements.heard({term - 1, 0});
 }
 
 IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {

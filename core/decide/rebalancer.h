@@ -38,6 +38,12 @@ class Rebalancer {
   // What time alone changes: call it before each decision.
   ObserveResult advance(Now now);
 
+  // Another daemon's state takes the place of this one's, in which no group was told anything by
+  // us; what was heard of load stays. What is published next has a new term. Requires: its shape.
+  void follow(RebalancerState next, Now now);
+  // What is published next has a term no lower than this.
+  void begin_term(uint64_t term);
+
   // Changes nothing. A decision with verdict `update`: save state_after(), publish, record().
   // With publish_again: publish published() again, record(). Anything else: record() it too.
   Decision decide(Now now) const { return eplbd::decide(situation_, now); }
@@ -61,6 +67,8 @@ class Rebalancer {
   Decision plan_import(const Placement& placement, Now now) const {
     return eplbd::plan_import(situation_, placement, now);
   }
+  // What was published last, under a name of our own: after we took over from another daemon.
+  Decision plan_recovered(Now now) const { return eplbd::plan_recovered(situation_, now); }
 
   // GPUs that are to hold nothing; the next decisions see to it. Why it is impossible, or nothing.
   std::optional<std::string> set_gpus_down(std::vector<int32_t> down, std::vector<int32_t> lost);
@@ -96,6 +104,7 @@ class Rebalancer {
  private:
   void pour();
   void follow_clock(Now now);
+  void bound_dates(Now now);
   void follow_jump(TimePoint now);
   void note_gpus();
   // Runs `change` on the group, and tells the gain tracker what came of it.

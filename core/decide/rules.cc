@@ -204,4 +204,12 @@ Decision plan_import(const Situation& situation, const Placement& placement, Now
   return plan_given(situation, placement, UpdateReason::imported, now);
 }
 
+Decision plan_recovered(const Situation& situation, Now now) {
+  const PlacementUpdate& published = situation.state.placements.published;
+  if (published.id == PlacementId{}) {
+    return refused(situation, now, "no placement was published yet");
+  }
+  return plan_given(situation, published.placement, UpdateReason::recovered, now);
+}
+
 }  // namespace eplbd

@@ -34,13 +34,18 @@ std::optional<std::string> broken_rule(const Topology& topology, PlacementId id,
 }  // namespace
 
 GroupState::GroupState(const Topology& topology, PlacementLog& log, std::vector<int32_t> empty_gpus)
-    : topology_(topology),
-      log_(log),
-      running_(log.published.id),
-      in_force_(log.published.placement),
-      broken_(broken_rule(topology, running_, in_force_, log.published.gpus_down)),
-      empty_gpus_(std::move(empty_gpus)),
-      may_empty_gpus_(!log.published.gpus_down.empty() || !empty_gpus_.empty()) {}
+    : topology_(topology), log_(log) {
+  take_up(std::move(empty_gpus));
+}
+
+void GroupState::take_up(std::vector<int32_t> empty_gpus) {
+  running_ = log_.published.id;
+  in_force_ = log_.published.placement;
+  broken_ = broken_rule(topology_, running_, in_force_, log_.published.gpus_down);
+  may_empty_gpus_ |= !log_.published.gpus_down.empty() || !empty_gpus.empty();
+  empty_gpus_ = std::move(empty_gpus);
+  pending_ = failed_ = overdue_ = unknown_ = renamed_ = false;
+}
 
 void GroupState::publish(const PlacementUpdate& update, TimePoint now) {
   log_.publish(update);

@@ -39,6 +39,8 @@ class GroupState {
   GroupState(const Topology& topology, PlacementLog& log, std::vector<int32_t> empty_gpus = {});
 
   // ---- What happens ----
+  // The log was replaced, by that of another daemon.
+  void take_up(std::vector<int32_t> empty_gpus);
   ObserveResult report(const StateReport& report, Now now);  // its sender was admitted already
   // No group reports state (any more): what every live source names in its counts.
   ObserveResult counts_name(PlacementId running, Now now);

@@ -93,6 +93,7 @@ struct PlacementPublisher::Impl {
     timer.async_wait([this](const boost::system::error_code& error) {
       if (error) return;
       pending = false;
+      if (placement.empty() || !handler.may_publish()) return;
       --budget;
       send_placement();
       handler.joined();

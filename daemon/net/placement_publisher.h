@@ -25,6 +25,8 @@ struct PublisherHandler {
   std::function<void()>
       joined;  // somebody subscribed and the placement in force was sent once more
   std::function<void()> denied;  // a connection that did not get through the CURVE handshake
+  // Asked before somebody who joined is served.
+  std::function<bool()> may_publish = [] { return true; };
 };
 
 class PlacementPublisher : public PlacementSink {

@@ -11,7 +11,7 @@ class PlacementSink {
  public:
   virtual ~PlacementSink() = default;
 
-  // An encoded placement: what new subscribers get from here on. Sends nothing now.
+  // An encoded placement: what new subscribers get from here on; empty: nothing. Sends nothing now.
   virtual void hold(std::string placement) = 0;
   virtual void publish(std::string placement) = 0;  // holds it and sends it
   virtual void publish_again() = 0;                 // sends what is held

@@ -133,7 +133,7 @@ std::optional<RebalancerState> StateFile::read_generation(const std::string& nam
   return std::nullopt;
 }
 
-StateFile::Recovered StateFile::recover() {
+Recovered StateFile::load() {
   Recovered recovered;
   const bool newest = fs::exists(directory_ + "/" + kNewest);
   // A save ends between its two renames, if it does, with the newest still under its first name.

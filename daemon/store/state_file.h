@@ -57,18 +57,14 @@ class StateFile : public StateStore {
   StateFile(const StateFile&) = delete;
   StateFile& operator=(const StateFile&) = delete;
 
-  struct Recovered {
-    std::optional<RebalancerState> state;  // nothing: a first start, or nothing usable
-    std::vector<std::string> notes;        // for the log: what was set aside, and why
-  };
   // The newest generation that is whole; an older one than the newest ever saved comes with
   // new_term set, as workers may know newer placements. Its highest term is that of any placement
   // that was saved, unless both generations were lost. Throws StateForeignError.
-  Recovered recover();
+  Recovered load() override;
 
   // Durable when it returns: written beside, synced, renamed over, folder synced. Throws
-  // std::runtime_error with the step and the reason; recover() then finds the generation before, or
-  // this one. May be called on another thread than the rest, by one at a time.
+  // std::runtime_error with the step and the reason; load() then finds the generation before, or
+  // this one.
   void save(const RebalancerState& state) override;
 
   const std::string& directory() const { return directory_; }

@@ -43,7 +43,8 @@ TEST_CASE("Deployment and topology are enough; the rest has its defaults", "[con
         "workers:\n  engine: \"\"\n  timeout: 30s\n  apply_timeout: 2m\n"
         "log:\n  level: info\n  format: text\n"
         "metrics:\n  expert_bytes: 0\n"
-        "ha:\n  etcd: []\n  prefix: \"/eplbd\"\n  ttl: 3s\n"
+        "ha:\n  etcd: []\n  prefix: \"/eplbd\"\n  ttl: 3s\n  user: \"\"\n  password: \"\"\n"
+        "  ca: \"\"\n  certificate: \"\"\n  key: \"\"\n"
         "security:\n  curve_secret_key: \"\"\n  authorized_keys: \"\"\n"
         "  allow_plaintext_remote: false\n");
 }
@@ -74,7 +75,8 @@ balancer: {policy: joint, hierarchical: false, seed: 18446744073709551615}
 workers: {engine: prod-7, timeout: 90s, apply_timeout: 30d}
 log: {level: debug, format: json}
 metrics: {expert_bytes: 44040192}
-ha: {etcd: [], prefix: /other, ttl: 60s}
+ha: {etcd: ["http://127.0.0.1:2379", "https://[::1]:2379"], prefix: /other, ttl: 60s, user: u,
+  password: /p, ca: /ca, certificate: /cert, key: /key}
 security: {curve_secret_key: /k, authorized_keys: /a, allow_plaintext_remote: true}
 )";
 
@@ -116,7 +118,9 @@ TEST_CASE("Every key is read", "[config]") {
   CHECK(config.log.level == LogLevel::debug);
   CHECK(config.log.format == LogFormat::json);
   CHECK(config.metrics.expert_bytes == 44'040'192);
-  CHECK(config.ha.etcd.empty());
+  CHECK(config.ha.etcd == std::vector<std::string>{"http://127.0.0.1:2379", "https://[::1]:2379"});
+  CHECK(config.ha.user == "u");
+  CHECK(config.ha.certificate == "/cert");
   CHECK(config.ha.prefix == "/other");
   CHECK(config.ha.ttl == Duration(60s));
   CHECK(config.security.curve_secret_key == "/k");
@@ -196,12 +200,29 @@ TEST_CASE("Only what a reload takes may differ", "[config]") {
       "balancer: {policy: joint}\nworkers: {timeout: 3s}\nlog: {level: debug}\n";
   CHECK(unreloadable_changes(running, parse(reloadable)).empty());
   CHECK(unreloadable_changes(running, parse_config(kEverything, "F")) ==
-        std::vector<std::string>{"deployment", "topology.gpus", "topology.nodes", "topology.groups",
-                                 "topology.layer_ids", "topology.gpu_speeds",
-                                 "endpoints.counts.bind", "endpoints.placements.bind",
-                                 "http.listen", "http.allow_remote", "control.socket",
-                                 "state.directory", "metrics.expert_bytes", "ha.prefix", "ha.ttl",
-                                 "security.curve_secret_key", "security.authorized_keys",
+        std::vector<std::string>{"deployment",
+                                 "topology.gpus",
+                                 "topology.nodes",
+                                 "topology.groups",
+                                 "topology.layer_ids",
+                                 "topology.gpu_speeds",
+                                 "endpoints.counts.bind",
+                                 "endpoints.placements.bind",
+                                 "http.listen",
+                                 "http.allow_remote",
+                                 "control.socket",
+                                 "state.directory",
+                                 "metrics.expert_bytes",
+                                 "ha.etcd",
+                                 "ha.prefix",
+                                 "ha.ttl",
+                                 "ha.user",
+                                 "ha.password",
+                                 "ha.ca",
+                                 "ha.certificate",
+                                 "ha.key",
+                                 "security.curve_secret_key",
+                                 "security.authorized_keys",
                                  "security.allow_plaintext_remote"});
 }
 

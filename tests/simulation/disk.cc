@@ -54,7 +54,7 @@ std::optional<RebalancerState> Disk::read(std::optional<std::string>& generation
   return std::nullopt;
 }
 
-std::optional<RebalancerState> Disk::load() {
+Recovered Disk::load() {
   saved_term_ = 0;
   auto state = read(newest_ ? newest_ : writing_);
   if (!state) {
@@ -62,7 +62,7 @@ std::optional<RebalancerState> Disk::load() {
     if (state) state->placements.new_term = true;
   }
   newest_id_ = state ? std::optional(published_of(*state).id) : std::nullopt;
-  return state;
+  return {std::move(state), {}};
 }
 
 void Disk::damage_newest() {

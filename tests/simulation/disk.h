@@ -22,7 +22,7 @@ class Disk : public StateStore {
   explicit Disk(const Topology& topology) : topology_(topology) {}
 
   void save(const RebalancerState& state) override;
-  std::optional<RebalancerState> load();  // as a start does
+  Recovered load() override;  // as a start does
 
   // Steps of a save: 0 before it, 1 half a generation is written, 2 it is written, 3 the newest is
   // the previous one, 4 it is the newest, but not synced.

@@ -71,7 +71,7 @@ void World::start() {
   if (std::exchange(clock_moved_, false)) judge_.lost_its_dates();
   process_ = std::make_unique<Process>(*this);
   process_->deployment = std::make_unique<Deployment>(
-      "simulated", scenario_.topology, scenario_.options, disk_.load(), *this, disk_,
+      "simulated", scenario_.topology, scenario_.options, disk_.load().state, *this, disk_,
       process_->background, process_->metrics,
       [process = process_.get()](bool on) { process->counts_held = on; });
   judge_.started(process_->deployment.get());

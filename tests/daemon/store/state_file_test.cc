@@ -61,9 +61,7 @@ void check_equal(const RebalancerState& a, const RebalancerState& b) {
   CHECK(a.gpus_lost == b.gpus_lost);
 }
 
-StateFile::Recovered recover(const Folder& folder) {
-  return StateFile(folder.path(), "ds", kTopology).recover();
-}
+Recovered recover(const Folder& folder) { return StateFile(folder.path(), "ds", kTopology).load(); }
 
 }  // namespace
 
@@ -72,11 +70,11 @@ TEST_CASE("what is saved is recovered") {
   const std::string directory = folder / "new/state";  // made where it is missing
   {
     StateFile file(directory, "ds", kTopology);
-    CHECK_FALSE(file.recover().state);
+    CHECK_FALSE(file.load().state);
     file.save(a_state(5));
   }
   StateFile file(directory, "ds", kTopology);
-  const auto recovered = file.recover();
+  const auto recovered = file.load();
   REQUIRE(recovered.state);
   CHECK(recovered.notes.empty());
   check_equal(*recovered.state, a_state(5));
@@ -94,7 +92,7 @@ TEST_CASE("a folder is one process's at a time") {
 TEST_CASE("another deployment's state is refused and left alone") {
   Folder folder;
   StateFile(folder.path(), "ds", kTopology).save(a_state(5));
-  CHECK_THROWS_AS(StateFile(folder.path(), "other", kTopology).recover(), StateForeignError);
+  CHECK_THROWS_AS(StateFile(folder.path(), "other", kTopology).load(), StateForeignError);
   CHECK(recover(folder).state);
 }
 
@@ -104,7 +102,7 @@ TEST_CASE("a state of another shape is kept aside") {
   Topology other = kTopology;
   other.slots = 12;
   StateFile file(folder.path(), "ds", other);
-  const auto recovered = file.recover();
+  const auto recovered = file.load();
   CHECK_FALSE(recovered.state);
   CHECK(recovered.notes.size() == 2);  // and the generation before it
   CHECK_FALSE(folder.has("state"));
@@ -204,7 +202,7 @@ TEST_CASE("a state of the release before is read, and what a later one adds is s
   std::filesystem::copy(EPLBD_SOURCE_DIR "/tests/data/state/format-1", folder / "state");
   std::string bytes = folder.read("state");
   const auto check = [&] {
-    const auto recovered = StateFile(folder.path(), "skew", topology).recover();
+    const auto recovered = StateFile(folder.path(), "skew", topology).load();
     REQUIRE(recovered.state);
     CHECK(recovered.notes.empty());
     const RebalancerState& state = *recovered.state;
@@ -241,10 +239,10 @@ TEST_CASE("a save that fails leaves what was there") {
   // The name that is written first is taken by a folder.
   std::filesystem::create_directory(folder / "state.new");
   CHECK_THROWS_WITH(file.save(a_state(6)), Catch::Contains("state.new"));
-  const auto recovered = file.recover();
+  const auto recovered = file.load();
   REQUIRE(recovered.state);
   CHECK(recovered.state->placements.published.id == PlacementId{100, 5});
   std::filesystem::remove(folder / "state.new");
   file.save(a_state(7));
-  CHECK(file.recover().state->placements.published.id == PlacementId{100, 7});
+  CHECK(file.load().state->placements.published.id == PlacementId{100, 7});
 }
