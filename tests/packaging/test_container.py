@@ -148,6 +148,34 @@ class Keys(unittest.TestCase):
         self.assertEqual(len(set(names)), len(names))
 
 
+def manifests(folder):
+    """kind -> document."""
+    text = (FOLDER / folder / "eplbd.k8s.yaml").read_text()
+    return {document["kind"]: document for document in yaml.safe_load_all(text)}
+
+
+class TwoDaemons(unittest.TestCase):
+    def test_pods_are_those_of_one_daemon_but_for_the_volume(self):
+        one = manifests("base")["Deployment"]["spec"]["template"]
+        two = manifests("ha")["StatefulSet"]["spec"]["template"]
+        del two["spec"]["affinity"]
+        (container,) = one["spec"]["containers"]
+        container["volumeMounts"] = [m for m in container["volumeMounts"] if m["name"] != "state"]
+        one["spec"]["volumes"] = [v for v in one["spec"]["volumes"] if v["name"] != "state"]
+        self.assertEqual(one, two)
+
+    def test_one_may_be_away_and_the_service_names_each(self):
+        kinds = manifests("ha")
+        labels = kinds["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
+        self.assertEqual(kinds["StatefulSet"]["spec"]["replicas"], 2)
+        self.assertEqual(kinds["StatefulSet"]["spec"]["serviceName"], kinds["Service"]["metadata"]["name"])
+        self.assertEqual(kinds["Service"]["spec"]["clusterIP"], "None")
+        self.assertEqual(kinds["PodDisruptionBudget"]["spec"]["maxUnavailable"], 1)
+        self.assertEqual(kinds["Service"]["spec"]["selector"], labels)
+        for kind in ("PodDisruptionBudget", "StatefulSet"):
+            self.assertEqual(kinds[kind]["spec"]["selector"]["matchLabels"], labels)
+
+
 class Monitoring(unittest.TestCase):
     def test_the_operator_gets_every_rule(self):
         done = run(str(FOLDER / "monitoring" / "prometheusrule"))
