@@ -1,7 +1,8 @@
 // What a counts message costs, through real sockets: the daemon's whole path (frames, wire, window,
-// metrics) beside raw libzmq that only receives, and beside a plain pass over the same memory (read
-// the counts and the source's previous ones, write those, add the difference to one window), all in
-// turn and in one run: only ratios mean anything.
+// metrics) beside raw libzmq that only receives, or also reads once what it received (from another
+// core's cache), and beside a plain pass over the same memory (read the counts and the source's
+// previous ones, write those, add the difference to one window), all in turn and in one run: only
+// ratios mean anything.
 //   bench_ingest [MESSAGES [ROUNDS [SHAPE]]]
 // SPDX-License-Identifier: Apache-2.0
 #include <time.h>
@@ -16,6 +17,7 @@
 #include <fstream>
 #include <future>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -126,7 +128,7 @@ Result measure(uint64_t messages, Receive receive) {
   return {count / took.count(), (thread_cpu_seconds() - cpu) / count * 1e6};
 }
 
-Result raw(const Case& what) {
+Result raw(const Case& what, bool read) {
   zmq::context_t context;
   std::promise<void> done;
   std::thread sender;
@@ -142,9 +144,15 @@ Result raw(const Case& what) {
     sender = std::thread(send_all, std::ref(context), socket.get(zmq::sockopt::last_endpoint),
                          std::cref(what), done.get_future());
     zmq::message_t frame;
+    uint64_t sum = 0;
     result = measure(what.messages, [&] {
-      for (uint64_t i = 0; i < what.messages * kWireFrames; ++i) (void)socket.recv(frame);
+      for (uint64_t i = 0; i < what.messages * kWireFrames; ++i) {
+        (void)socket.recv(frame);
+        const auto* const words = static_cast<const uint64_t*>(frame.data());
+        if (read) sum = std::accumulate(words, words + frame.size() / sizeof *words, sum);
+      }
     });
+    if (read && sum == 0) std::abort();
     done.set_value();
   }
   sender.join();
@@ -227,21 +235,24 @@ Result median(std::vector<Result> results) {
 }
 
 void compare(const Case& what, int rounds, const std::string& directory) {
-  std::vector<Result> all[3];
+  std::vector<Result> all[4];
   for (int round = 0; round < rounds; ++round) {
-    all[0].push_back(raw(what));
+    all[0].push_back(raw(what, false));
+    all[3].push_back(raw(what, true));
     all[1].push_back(plain_pass(what));
     all[2].push_back(ours(what, directory));
   }
   const Result received = median(all[0]);
   const Result pass = median(all[1]);
   const Result whole = median(all[2]);
+  const double to_read = median(all[3]).cpu_microseconds - received.cpu_microseconds;
   const double on_top = whole.cpu_microseconds - received.cpu_microseconds;
-  std::printf("| %d x %d | %lu | %s%s | %.1f | %.1f | %.1f | %.2f | %.2f | %.2f |\n",
+  std::printf("| %d x %d | %lu | %s%s | %.1f | %.1f | %.1f | %.1f | %.2f | %.2f | %.2f |\n",
               what.topology.layers, what.topology.logical_experts,
               static_cast<unsigned long>(what.sources), what.cumulative ? "cumulative" : "delta",
-              what.curve ? ", CURVE" : "", received.cpu_microseconds, pass.cpu_microseconds, on_top,
-              on_top / received.cpu_microseconds, on_top / pass.cpu_microseconds,
+              what.curve ? ", CURVE" : "", received.cpu_microseconds, to_read,
+              pass.cpu_microseconds, on_top, on_top / received.cpu_microseconds,
+              on_top / pass.cpu_microseconds,
               whole.messages_per_second / received.messages_per_second);
   std::fflush(stdout);
 }
@@ -266,8 +277,9 @@ int main(int argc, char** argv) {
   std::string directory = (std::filesystem::temp_directory_path() / "eplbd-bench-XXXXXX").string();
   if (mkdtemp(directory.data()) == nullptr) return 1;
   std::puts(
-      "| layers x experts | sources | kind | raw libzmq, us | plain pass, us | eplbd on top, us "
-      "| of raw | of the pass | of raw's messages/s |\n|---|---|---|---|---|---|---|---|---|");
+      "| layers x experts | sources | kind | raw libzmq, us | to read it, us | plain pass, us | "
+      "eplbd on top, us "
+      "| of raw | of the pass | of raw's messages/s |\n|---|---|---|---|---|---|---|---|---|---|");
   for (int shape = 0; shape < 3; ++shape) {
     if (only >= 0 && only != shape) continue;
     for (const uint64_t sources : {1, 8, 64, 320}) {
