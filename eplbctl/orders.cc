@@ -68,7 +68,8 @@ std::string mode_body(const std::string& mode) {
 }
 
 std::string rollback_body(int64_t version, bool dry_run) {
-  json body{{"dry_run", dry_run}};
+  json body = json::object();
+  if (dry_run) body["dry_run"] = true;  // a daemon of an earlier release knows no such key
   if (version >= 0) body["version"] = version;
   return body.dump();
 }

@@ -109,9 +109,9 @@ int run_placement_import(const PlacementOptions& options) {
     const auto row = placement.layer(layer);
     rows.push_back(std::vector<int32_t>(row.begin(), row.end()));
   }
-  const std::string body =
-      json{{"physical_to_logical_map", std::move(rows)}, {"dry_run", options.dry_run}}.dump();
-  return run_order({options.daemon, "/v1/import", body, options.json});
+  json body{{"physical_to_logical_map", std::move(rows)}};
+  if (options.dry_run) body["dry_run"] = true;  // a daemon of an earlier release knows no such key
+  return run_order({options.daemon, "/v1/import", body.dump(), options.json});
 }
 
 int run_placement_diff(const PlacementOptions& options) {

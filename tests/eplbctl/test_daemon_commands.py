@@ -4,6 +4,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -344,19 +345,33 @@ class Commands(DaemonTest):
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(path)
             server.listen()
+            asked = []
 
-            def answer():
-                body = b'{"deployment": "old", "health": "healthy"}'
+            def answer(said):
                 peer, _ = server.accept()
                 with peer:
-                    peer.recv(65536)
-                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+                    head = b""
+                    while b"\r\n\r\n" not in head:
+                        head += peer.recv(65536)
+                    head, _, body = head.partition(b"\r\n\r\n")
+                    length = re.search(rb"Content-Length: (\d+)", head)
+                    while length and len(body) < int(length[1]):
+                        body += peer.recv(65536)
+                    asked.append(body)
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
 
-            thread = threading.Thread(target=answer)
-            thread.start()
-            result = subprocess.run([program("eplbctl"), "--socket", path, "status"],
-                                    capture_output=True, text=True, timeout=10)
-            thread.join(10)
+            def run(command, said):
+                thread = threading.Thread(target=answer, args=(said,))
+                thread.start()
+                result = subprocess.run([program("eplbctl"), "--socket", path, command],
+                                        capture_output=True, text=True, timeout=10)
+                thread.join(10)
+                return result
+
+            result = run("status", b'{"deployment": "old", "health": "healthy"}')
+            # What may be needed at once goes by no key that an earlier release does not know.
+            self.assertEqual(0, run("rollback", b'{"done": true, "detail": ""}').returncode)
+            self.assertEqual([b"", b"{}"], asked)
         self.assertEqual(FAILED, result.returncode)
         self.assertIn("is eplbd of another release?", result.stderr)
         self.assertNotIn("json.exception", result.stderr)
