@@ -342,6 +342,7 @@ class Commands(DaemonTest):
 
     def test_a_daemon_of_another_release_ends_in_a_sentence(self):
         path = str(self.folder / "old.sock")
+        eplbctl = program("eplbctl")
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(path)
             server.listen()
@@ -363,7 +364,7 @@ class Commands(DaemonTest):
             def run(command, said):
                 thread = threading.Thread(target=answer, args=(said,))
                 thread.start()
-                result = subprocess.run([program("eplbctl"), "--socket", path, command],
+                result = subprocess.run([eplbctl, "--socket", path, command],
                                         capture_output=True, text=True, timeout=10)
                 thread.join(10)
                 return result
