@@ -58,7 +58,7 @@ def run_rank(target, rank, size, rendezvous, results, arguments):
 def tell_the_rest(session, tally, table):
     """Of a rank that makes no more steps: what it counted and did not send yet, and what it runs."""
     session._agreeing = False
-    for _ in range(6):  # a part in each: those of what is on its way, and of the rest
+    for _ in range(8):  # a part in each: those of what is on its way, and of the rest
         session._fetched_at = 0.0
         session.report(tally, lambda: table)
     if session.publisher is not None:

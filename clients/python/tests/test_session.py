@@ -67,7 +67,7 @@ class Steps(unittest.TestCase):
         self.addCleanup(session.close)
         table = torch.from_numpy(INITIAL.physical_to_logical.copy())
         tally, parts = Tally(table, 8, 4), []
-        for owner, name in ((session, "_told"), (session.publisher, "publish"), (tally, "fetch")):
+        for owner, name in ((session, "_told"), (session.publisher, "publish"), (tally, "fetch"), (tally, "fetched")):
             setattr(owner, name, self.noted(parts, getattr(owner, name), name))
         with mock.patch.object(adapter_session, "_REPORT_SECONDS", 0):
             for _ in range(20 * ROUND_STEPS[1]):
@@ -78,7 +78,7 @@ class Steps(unittest.TestCase):
                     parts[-1].append("agree")
                 session.report(tally, lambda: table)
         self.assertEqual(max(map(len, parts)), 1)
-        self.assertEqual({name for step in parts for name in step}, {"agree", "fetch", "publish", "_told"})
+        self.assertEqual({name for step in parts for name in step}, {"agree", "fetch", "fetched", "publish", "_told"})
         total = 0
         while total < 12 * (len(parts) - ROUND_STEPS[1]):  # what the last of them counted may wait
             message = daemon.receive()[1]

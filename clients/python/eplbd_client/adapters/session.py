@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Optional
 
 import numpy as np
@@ -66,7 +67,7 @@ class Session:
         self._next: Optional[Placement] = None
         self._offered = False
         self._concluding: Optional[Update] = None
-        self._fetched: Optional[Fetched] = None  # what rank 0 has yet to tell of
+        self._parts: list[Callable[[], Any]] = []  # what is to be told, each in a step
         self._agreeing = False  # this step took or began a round
         self._idle_reason: Optional[str] = None
         self._fetched_at = time.monotonic()
@@ -179,11 +180,10 @@ class Session:
         """
         if self._agreeing or (self.publisher is None and self.desk is None):
             return
-        if self._fetched is not None:
-            fetched, self._fetched = self._fetched, None
-            self._told(fetched.table, fetched.mark)
+        if self._parts:
+            self._parts.pop(0)()
         elif tally.busy:
-            self._take_counts(tally.fetched())
+            self._take_fetched(tally.fetched())
         else:
             now = time.monotonic()
             wait = _PROGRESS_SECONDS if self.update else _REPORT_SECONDS
@@ -191,18 +191,21 @@ class Session:
                 self._fetched_at = now
                 tally.fetch(table(), self._concluding)
 
-    def _take_counts(self, fetched: Optional[Fetched]) -> None:
+    def _take_fetched(self, fetched: Optional[Fetched]) -> None:
         if fetched is None:
             return
-        if self.desk is not None:
-            self._fetched = fetched
         if self.publisher is not None and fetched.steps:
-            self.publisher.publish(
-                fetched.counts,
-                steps=fetched.steps,
-                running=self.running.id,
-                gpu_tokens=fetched.gpu_tokens,
-            )
+            self._parts.append(partial(self._publish, self.publisher, fetched))
+        if self.desk is not None:
+            self._parts.append(partial(self._told, fetched.table, fetched.mark))
+
+    def _publish(self, publisher: CountsPublisher, fetched: Fetched) -> None:
+        publisher.publish(
+            fetched.counts,
+            steps=fetched.steps,
+            running=self.running.id,
+            gpu_tokens=fetched.gpu_tokens,
+        )
 
     def _told(self, table: Array, mark: Any) -> None:
         """`table` is what this engine ran when it was asked for, with `mark` to be concluded."""
