@@ -117,9 +117,10 @@ ObserveResult Rebalancer::change_group(Change change, TimePoint now) {
   if (result.applied) {
     situation_.apply_seconds = result.apply_seconds;
     // A group that started anew and takes up what it ran before tells nothing of what that is
-    // worth.
+    // worth; nor does the same map by another name.
     const PlacementId running = group.running();
-    if (std::exchange(last_applied_, running) != running) {
+    const bool same_map = *previous == group.in_force();
+    if (std::exchange(last_applied_, running) != running && !same_map) {
       situation_.gain.applied(topology(), *previous, group.in_force());
     }
   }
