@@ -4,6 +4,7 @@
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/model/time.h"
 #include "eplbctl/stop_signal.h"
@@ -67,19 +68,39 @@ class Verdict {
   bool state_ = false;
 };
 
-void print(const json& message, bool as_json) {
-  if (as_json) {
-    std::cout << message.dump() << std::endl;
-    return;
+// For people: the first of each kind at once, then one a second of those that are like the last.
+class Lines {
+ public:
+  void add(const json& message) {
+    const std::string sender = message.at("sender");
+    const std::string type =
+        message.at("type").is_null() ? "" : message.at("type").get<std::string>() + ": ";
+    const bool taken = message.at("taken");
+    const std::string wrong = taken ? "" : message.at("detail").get<std::string>();
+    Shown& shown = shown_[{sender, type}];
+    const bool like_the_last = shown.taken == taken && shown.wrong == wrong;
+    if (like_the_last && Clock::now() < shown.at + std::chrono::seconds(1)) {
+      ++shown.more;
+      return;
+    }
+    const bool some = like_the_last && shown.more > 0;
+    std::cout << format("{} {:5} {}: {}{}{}\n", local_time(message.at("ts"), "%T"),
+                        taken ? "right" : "WRONG", sender, type,
+                        message.at("detail").get<std::string>(),
+                        some ? format("; {} more like it", shown.more) : "")
+              << std::flush;
+    shown = {taken, wrong, Clock::now(), 0};
   }
-  const std::string type =
-      message.at("type").is_null() ? "" : message.at("type").get<std::string>() + ": ";
-  std::cout << format("{} {:5} {}: {}{}", local_time(message.at("ts"), "%T"),
-                      message.at("taken").get<bool>() ? "right" : "WRONG",
-                      message.at("sender").get<std::string>(), type,
-                      message.at("detail").get<std::string>())
-            << std::endl;
-}
+
+ private:
+  struct Shown {
+    std::optional<bool> taken;  // nothing: none was shown yet
+    std::string wrong;
+    Clock::time_point at;
+    uint64_t more = 0;
+  };
+  std::map<std::pair<std::string, std::string>, Shown> shown_;  // by sender and type
+};
 
 }  // namespace
 
@@ -87,6 +108,7 @@ int run_check_worker(const CheckWorkerOptions& options) {
   const DaemonClient daemon(options.daemon);
   stop_on_signals();
   Verdict verdict;
+  Lines lines;
   uint64_t last = 0;
   const auto end = Clock::now() + from_seconds(options.for_seconds);
   while (true) {
@@ -94,7 +116,11 @@ int run_check_worker(const CheckWorkerOptions& options) {
     for (const json& message : answer.at("messages")) {
       last = message.at("number");
       verdict.add(message);
-      print(message, options.json);
+      if (options.json) {
+        std::cout << message.dump() << std::endl;
+      } else {
+        lines.add(message);
+      }
     }
     if (Clock::now() >= end ||
         !wait_until(std::min<Clock::time_point>(Clock::now() + kAskEvery, end)))

@@ -87,6 +87,17 @@ class Health(DaemonTest):
         self.assertRegex(answer.stdout, r"right dp3: state: idle, runs 0\.0")
         self.assertRegex(answer.stdout, rf"right dp3: counts: {LOAD.sum()} tokens in ")
 
+    def test_check_worker_says_once_a_second_what_stays_as_it_is(self):
+        worker = self.publisher("dp3")
+        finish = self.check_worker()
+        for _ in range(100):
+            worker.counts(LOAD)
+        worker.counts(LOAD, steps=-1)
+        answer = finish()
+        self.assertLess(answer.stdout.count("right dp3: counts"), 50)
+        self.assertEqual(1, answer.stdout.count("WRONG dp3"))
+        self.assertIn("dp3: 100 messages right, 1 wrong", answer.stdout)
+
     def test_check_worker_fails_while_what_comes_is_wrong(self):
         worker = self.publisher("dp3")
         finish = self.check_worker("--json")
