@@ -33,7 +33,7 @@ class FakeDaemon:
         if self.curve:
             socket.curve_server = True
             socket.curve_publickey, socket.curve_secretkey = self.curve
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while True:
             try:
                 socket.bind(getattr(self, name))
