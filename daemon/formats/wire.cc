@@ -24,21 +24,20 @@ bool is_name(std::string_view text) {
 // The values of one message by key, with the first reason why it cannot be taken.
 class Fields {
  public:
-  static std::optional<Fields> read(Bytes payload) {
+  // False: it is no message.
+  bool read(Bytes payload) {
     MsgpackReader reader(payload);
     const auto map = reader.next();
-    if (!map || map->type != MsgpackType::map || map->items > kMsgpackMaxKeys) return std::nullopt;
-    Fields fields;
+    if (!map || map->type != MsgpackType::map || map->items > kMsgpackMaxKeys) return false;
     for (uint32_t i = 0; i < map->items; ++i) {
-      const auto key = reader.next();
-      if (!key || !key->as_string()) return std::nullopt;
+      const auto said = reader.next();
+      const auto key = said ? said->as_string() : std::nullopt;
+      if (!key || find(*key) != nullptr) return false;  // which of the two would count?
       const auto value = reader.next_whole(1);
-      if (!value) return std::nullopt;
-      if (fields.find(*key->as_string())) return std::nullopt;  // which of the two would count?
-      fields.entries_[fields.count_++] = {*key->as_string(), *value};
+      if (!value) return false;
+      entries_[count_++].emplace(Entry{*key, *value});
     }
-    if (!reader.at_end()) return std::nullopt;
-    return fields;
+    return reader.at_end();
   }
 
   uint64_t uint(std::string_view key, std::optional<uint64_t> otherwise = {}) {
@@ -100,7 +99,7 @@ class Fields {
  private:
   const MsgpackValue* find(std::string_view key) const {
     for (size_t i = 0; i < count_; ++i) {
-      if (entries_[i].key == key) return &entries_[i].value;
+      if (entries_[i]->key == key) return &entries_[i]->value;
     }
     return nullptr;
   }
@@ -127,7 +126,8 @@ class Fields {
     std::string_view key;
     MsgpackValue value;
   };
-  std::array<Entry, kMsgpackMaxKeys> entries_;  // the first count_ of them
+  // The first count_ of them. Most messages have few: the rest is not even initialised.
+  std::array<std::optional<Entry>, kMsgpackMaxKeys> entries_;
   size_t count_ = 0;
   std::optional<Rejection> failed_;
 };
@@ -285,23 +285,23 @@ size_t largest_worker_message(const Topology& topology) {
 WorkerMessage decode_worker_message(Bytes sequence_frame, Bytes payload, const Topology& topology) {
   const auto sequence = decode_sequence(sequence_frame);
   if (!sequence) return Rejection{RejectReason::wrong_frames};
-  auto fields = Fields::read(payload);
-  if (!fields) return Rejection{RejectReason::malformed};
-  const std::string_view type = fields->text(key::kType);
-  fields->require(type == "counts" || type == "state", RejectReason::unknown_type, key::kType);
-  const uint64_t version = fields->uint(key::kV);
-  fields->require(version == kWireVersion, RejectReason::wrong_version, key::kV);
-  if (fields->failed()) return fields->failure();
-  return type == "counts" ? decode_counts(*fields, *sequence, topology)
-                          : decode_state(*fields, *sequence);
+  Fields fields;
+  if (!fields.read(payload)) return Rejection{RejectReason::malformed};
+  const std::string_view type = fields.text(key::kType);
+  fields.require(type == "counts" || type == "state", RejectReason::unknown_type, key::kType);
+  const uint64_t version = fields.uint(key::kV);
+  fields.require(version == kWireVersion, RejectReason::wrong_version, key::kV);
+  if (fields.failed()) return fields.failure();
+  return type == "counts" ? decode_counts(fields, *sequence, topology)
+                          : decode_state(fields, *sequence);
 }
 
 DaemonMessage decode_daemon_message(Bytes payload, const Topology& topology) {
-  auto fields = Fields::read(payload);
-  if (!fields || fields->uint(key::kV) != kWireVersion) return {};
-  const std::string_view type = fields->text(key::kType);
-  if (type == "placement") return decode_placement(*fields, topology);
-  if (type == "heartbeat") return decode_heartbeat(*fields);
+  Fields fields;
+  if (!fields.read(payload) || fields.uint(key::kV) != kWireVersion) return {};
+  const std::string_view type = fields.text(key::kType);
+  if (type == "placement") return decode_placement(fields, topology);
+  if (type == "heartbeat") return decode_heartbeat(fields);
   return {};
 }
 
