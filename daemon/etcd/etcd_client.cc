@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/file.h"
+#include "core/model/utf8.h"
 #include "daemon/etcd/base64.h"
 
 namespace eplbd {
@@ -25,6 +26,12 @@ constexpr size_t kMostFileBytes = 1 << 20;
 constexpr int kNotFound = 5;  // of gRPC
 constexpr int kUnauthenticated = 16;
 constexpr int64_t kMostTtlSeconds = 3600;
+constexpr size_t kMostErrorBytes = 300;
+constexpr size_t kMostTokenBytes = 16 << 10;  // a field of HTTP takes no more than 64 KiB
+// What is asked for are a few keys: each value in memory is many times what it is on the wire.
+constexpr size_t kMostValues = 10'000;
+constexpr size_t kMostWatchBytes = 64 << 10;
+constexpr int64_t kHighestRevision = int64_t{1} << 62;
 
 [[noreturn]] void fail(const std::string& what) { throw EtcdError("etcd: " + what); }
 
@@ -46,7 +53,7 @@ int64_t number(const Json& json) {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error == std::errc{} && end == text.data() + text.size()) return value;
   }
-  fail("answered " + json.dump().substr(0, 100) + " where a number belongs");
+  fail("answered something else where a number belongs");
 }
 
 std::string bytes(const Json& json) {
@@ -69,7 +76,11 @@ EtcdRange range_of(const Json& json, int64_t revision) {
   return range;
 }
 
-int64_t revision_of(const Json& json) { return number(member(member(json, "header"), "revision")); }
+int64_t revision_of(const Json& json) {
+  const int64_t revision = number(member(member(json, "header"), "revision"));
+  if (revision < 1 || revision > kHighestRevision) fail("answered no revision of its store");
+  return revision;
+}
 
 // It refused, with this sentence and gRPC's code.
 class Refused : public EtcdError {
@@ -78,15 +89,23 @@ class Refused : public EtcdError {
   int64_t code;
 };
 
+// At least as many values as there are in it: none of these stands in base64.
+size_t values_in(const std::string& json) {
+  return static_cast<size_t>(std::count_if(
+      json.begin(), json.end(), [](char c) { return c == ',' || c == '[' || c == '{'; }));
+}
+
 Json answer_of(const EtcdResponse& response) {
+  if (values_in(response.body) > kMostValues) fail("answered more than what it was asked");
   Json json = Json::parse(response.body, nullptr, /*allow_exceptions=*/false);
   const std::string status = "etcd: status " + std::to_string(response.status);
   if (!json.is_object()) throw EtcdError(status + " and no JSON object");
   if (response.status == 200) return json;
   const Json& error = member(json, "error");
   const Json& code = member(json, "code");
-  throw Refused(status + (error.is_string() ? ": " + error.get<std::string>().substr(0, 300) : ""),
-                code.is_number_integer() ? code.get<int64_t>() : 0);
+  const std::string why =
+      error.is_string() ? ": " + printable_line(error.get<std::string>(), kMostErrorBytes) : "";
+  throw Refused(status + why, code.is_number_integer() ? code.get<int64_t>() : 0);
 }
 
 // The key after all that begin with `prefix`, as etcd wants it.
@@ -131,6 +150,9 @@ std::string password_of(const HaOptions& options) {
   if (options.password.empty()) return {};
   std::string password = read_file("ha.password", options.password);
   while (password.ends_with('\n') || password.ends_with('\r')) password.pop_back();
+  if (!is_printable_utf8(password)) {
+    throw std::runtime_error("ha.password: " + options.password + " holds no line of UTF-8");
+  }
   return password;
 }
 
@@ -154,8 +176,9 @@ struct EtcdClient::Impl {
     next = (next + 1) % endpoints.size();
     connection.reset();
   }
-  // Asks the endpoints in turn until one can be connected to.
   void connect(TimePoint deadline);
+  EtcdResponse ask(const std::string& path, const std::string& body, TimePoint deadline);
+  // Asks the endpoints in turn until one answers.
   EtcdResponse post(const std::string& path, const Json& body, TimePoint deadline);
   void authenticate(TimePoint deadline);
   Json call(const std::string& path, const Json& body, TimePoint deadline);
@@ -174,42 +197,41 @@ struct EtcdClient::Impl {
 void EtcdClient::Impl::connect(TimePoint deadline) {
   if (connection && connection->usable()) return;
   connection.reset();
-  // One that is not there must leave time for the others.
-  const auto each = (deadline - std::chrono::steady_clock::now()) /
-                    static_cast<int64_t>(std::min<size_t>(endpoints.size() + 1, 3));
-  for (size_t tried = 1;; ++tried) {
-    const HttpUrl& url = endpoints[next];
-    try {
-      const auto until = std::min(deadline, std::chrono::steady_clock::now() + each);
-      connection =
-          std::make_unique<EtcdConnection>(waiting, url.tls ? tls.get() : nullptr, url, until);
-      return;
-    } catch (const EtcdError&) {
-      turn_to_next();
-      if (tried == endpoints.size() || waiting.interrupted ||
-          std::chrono::steady_clock::now() >= deadline) {
-        throw;
-      }
-    }
+  const HttpUrl& url = endpoints[next];
+  connection =
+      std::make_unique<EtcdConnection>(waiting, url.tls ? tls.get() : nullptr, url, deadline);
+}
+
+EtcdResponse EtcdClient::Impl::ask(const std::string& path, const std::string& body,
+                                   TimePoint deadline) {
+  const bool reused = connection && connection->usable();
+  connect(deadline);
+  try {
+    return connection->post("/v3/" + path, token, body, deadline);
+  } catch (const EtcdError&) {
+    const bool over = waiting.interrupted || std::chrono::steady_clock::now() >= deadline;
+    if (!reused || over) throw;
   }
+  connection.reset();  // it was of a member that went away; the same once more, by a new one
+  return ask(path, body, deadline);
 }
 
 EtcdResponse EtcdClient::Impl::post(const std::string& path, const Json& body, TimePoint deadline) {
   if (waiting.interrupted) fail("interrupted");
-  const bool reused = connection && connection->usable();
-  connect(deadline);
-  try {
-    EtcdResponse response = connection->post("/v3/" + path, token, body.dump(), deadline);
-    // One that has lost the others is of no use, and may say so for long.
-    if (response.status >= 500) turn_to_next();
-    return response;
-  } catch (const EtcdError&) {
-    if (reused && !waiting.interrupted && std::chrono::steady_clock::now() < deadline) {
-      connection.reset();  // it was of a member that is gone; the same once more, by a new one
-      return post(path, body, deadline);
+  const std::string text = body.dump();
+  for (size_t tried = 1;; ++tried) {
+    // One that is not there, or hangs, must leave time for the others.
+    const TimePoint now = std::chrono::steady_clock::now();
+    const bool last = tried == endpoints.size();
+    try {
+      EtcdResponse response = ask(path, text, last ? deadline : now + (deadline - now) / 2);
+      // One that has lost the others is of no use, and may say so for long.
+      if (response.status >= 500) turn_to_next();
+      return response;
+    } catch (const EtcdError&) {
+      turn_to_next();
+      if (last || waiting.interrupted || std::chrono::steady_clock::now() >= deadline) throw;
     }
-    turn_to_next();
-    throw;
   }
 }
 
@@ -219,9 +241,9 @@ void EtcdClient::Impl::authenticate(TimePoint deadline) {
       answer_of(post("auth/authenticate", {{"name", user}, {"password", password}}, deadline));
   const Json& given = member(json, "token");
   const std::string text = given.is_string() ? given.get<std::string>() : "";
-  const bool header = !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) {
-    return c > 0x20 && c < 0x7f;
-  });
+  const bool fits = !text.empty() && text.size() <= kMostTokenBytes;
+  const bool header = fits && std::all_of(text.begin(), text.end(),
+                                          [](unsigned char c) { return c > 0x20 && c < 0x7f; });
   if (!header) fail("gave no token");
   token = text;
 }
@@ -311,7 +333,8 @@ bool EtcdClient::watch(const std::string& prefix, int64_t revision, TimePoint de
   bool changed = false;
   // A line says that it was created; the next one, that something happened.
   const auto two_lines = [&changed](std::string_view text) {
-    return changed = std::count(text.begin(), text.end(), '\n') >= 2;
+    return changed =
+               text.size() > kMostWatchBytes || std::count(text.begin(), text.end(), '\n') >= 2;
   };
   try {
     impl_->connect(deadline);

@@ -132,6 +132,14 @@ TEST_CASE("What waits is interrupted, and goes on when it may", "[etcd]") {
   etcd.range("/", within(60));
 }
 
+TEST_CASE("An endpoint that gives no answer leaves the next one to be asked", "[etcd]") {
+  const OddServer silent("");
+  const OddServer sound(json_answer(R"({"header": {"revision": "5"}})"));
+  HaOptions options = silent.options();
+  options.etcd.push_back(sound.options().etcd[0]);
+  CHECK(EtcdClient(options).range("/", within(20)).revision == 5);
+}
+
 TEST_CASE("An endpoint that is not there leaves the next one to be asked", "[etcd]") {
   EtcdServer* const server = EtcdServer::shared();
   if (server == nullptr) return;
@@ -146,18 +154,24 @@ TEST_CASE("An endpoint that is not there leaves the next one to be asked", "[etc
 
 TEST_CASE("An answer that etcd does not give is an error with a sentence", "[etcd]") {
   const std::string header = R"("header": {"revision": "5"})";
+  const std::string deep = std::string(200'000, '[') + std::string(200'000, ']');
+  std::string many = "3";
+  for (int i = 0; i < 20'000; ++i) many += ",3";
   for (const std::string& answer :
        {std::string(), std::string("no HTTP\r\n\r\n"), json_answer(""), json_answer("[]"),
-        json_answer("{"), json_answer("{}", 500), json_answer(R"({"error": "no"})", 400),
-        json_answer(R"({"header": {"revision": "x"}})"),
+        json_answer("{"), json_answer("{}"), json_answer("{}", 500),
+        json_answer(R"({"error": "no"})", 400), json_answer(R"({"header": {"revision": "x"}})"),
         json_answer(R"({"header": {"revision": {}}})"),
         json_answer(R"({"header": {"revision": "99999999999999999999"}})"),
+        json_answer(R"({"header": {"revision": "9223372036854775807"}})"),
+        json_answer(R"({"header": {"revision": )" + deep + "}}"),
+        json_answer("{" + header + R"(, "more": [)" + many + "]}"),
         json_answer("{" + header + R"(, "kvs": 3})"),
         json_answer("{" + header + R"(, "kvs": [3]})"),
         json_answer("{" + header + R"(, "kvs": [{"key": "%"}]})"),
         json_answer("{" + header + R"(, "kvs": [{"key": "YQ==", "mod_revision": 1.5}]})"),
         std::string("HTTP/1.1 200 x\r\nContent-Length: 99999999999\r\n\r\n")}) {
-    INFO(answer);
+    INFO(answer.substr(0, 200));
     const OddServer odd(answer);
     EtcdClient etcd(odd.options());
     if (answer.find("[3]") != std::string::npos) {
@@ -165,6 +179,24 @@ TEST_CASE("An answer that etcd does not give is an error with a sentence", "[etc
     } else {
       CHECK_THROWS_AS(etcd.range("/", within(20)), EtcdError);
     }
+  }
+}
+
+TEST_CASE("A sentence of etcd's is one line that may be shown", "[etcd]") {
+  const OddServer odd(json_answer(R"({"error": "no\n\u001b[31mlike a line"})", 400));
+  CHECK_THROWS_WITH(EtcdClient(odd.options()).range("/", within(20)),
+                    Catch::EndsWith(": no ?[31mlike a line"));
+}
+
+TEST_CASE("A token that is none, or fits no request, is an error", "[etcd]") {
+  const Folder folder;
+  folder.write("password", "secret\n");
+  for (const std::string& token : {std::string(), std::string("a b"), std::string(100'000, 't')}) {
+    const OddServer odd(json_answer(R"({"token": ")" + token + "\"}"));
+    HaOptions options = odd.options();
+    options.user = "eplbd";
+    options.password = folder / "password";
+    CHECK_THROWS_WITH(EtcdClient(options).range("/", within(20)), "etcd: gave no token");
   }
 }
 
@@ -188,4 +220,7 @@ TEST_CASE("Files that cannot be used are named", "[etcd]") {
   options.ca = "";
   options.password = folder / "missing";
   CHECK_THROWS_WITH(EtcdClient(options), Catch::StartsWith("ha.password: cannot read "));
+  folder.write("bytes", "\xff\xfe\n");
+  options.password = folder / "bytes";
+  CHECK_THROWS_WITH(EtcdClient(options), Catch::Contains("holds no line of UTF-8"));
 }
