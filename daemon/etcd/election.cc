@@ -24,6 +24,8 @@ namespace asio = boost::asio;
 // Of the lease: who leads falls silent so long before it ends, for clocks that run apart.
 constexpr int kMargin = 10;
 constexpr size_t kNameBytes = 300;
+// Whatever etcd answers at once, it is not asked in an endless hurry.
+constexpr Duration kShortestRound = std::chrono::milliseconds(10);
 
 TimePoint steady_now() { return std::chrono::steady_clock::now(); }
 
@@ -51,6 +53,7 @@ struct Election::Impl {
   std::optional<Leadership> campaign(const EtcdRange& seen);
   void lead(Leadership leadership);
   std::string keep_leading(Leadership& leadership);
+  bool holds_key(const Leadership& leadership, TimePoint deadline);
   void release(TimePoint deadline);
   void note_failure(const std::string& why);
 
@@ -87,9 +90,11 @@ void Election::Impl::run() {
     etcd.reset();
     if (resigning.exchange(false)) let_others = steady_now() + ttl;
     if (stopping) break;
+    const TimePoint began = steady_now();
     try {
       take_part();
       note_failure("");
+      etcd.pause(began + kShortestRound);
     } catch (const EtcdError& error) {
       if (stopping || resigning) continue;
       note_failure(error.what());
@@ -170,9 +175,11 @@ std::string Election::Impl::keep_leading(Leadership& leadership) {
     if (stopping || resigning) return "it resigned";
     const TimePoint asked = steady_now();
     if (asked >= leadership.until) return trouble;
+    const TimePoint deadline = std::min(soon(), leadership.until);
     try {
-      const auto granted = etcd.keep_alive(lease, std::min(soon(), leadership.until));
+      const auto granted = etcd.keep_alive(lease, deadline);
       if (!granted) return "the lease ended";
+      if (!holds_key(leadership, deadline)) return "its key in etcd is gone, or another's";
       leadership.until = safe_until(asked, *granted);
       next = asked + ttl / 3;
       tell(handler.renewed, leadership.until);
@@ -181,6 +188,13 @@ std::string Election::Impl::keep_leading(Leadership& leadership) {
       next = steady_now() + ttl / 30;
     }
   }
+}
+
+// A lease outlives its key where somebody deletes that, and others lead then.
+bool Election::Impl::holds_key(const Leadership& leadership, TimePoint deadline) {
+  const EtcdRange seen = etcd.range(keys.leader, deadline);
+  const EtcdKey* const key = seen.find(keys.leader);
+  return key != nullptr && key->create_revision == leadership.fence;
 }
 
 void Election::Impl::release(TimePoint deadline) {

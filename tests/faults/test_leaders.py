@@ -216,6 +216,18 @@ class Leaders(LeadersTest):
             self.leader()
             self.until_newer(before)
 
+    def test_the_leaders_key_is_deleted(self):
+        self.begin()
+        for _ in range(3):
+            self.leader()
+            before = self.highest
+            self.etcd.delete("/eplbd/test/leader")
+            self.serve(lambda: all(worker.running[0] > before[0] for worker in self.workers),
+                       "a new term at every worker")
+            self.leader()
+            self.another_load()
+            self.until_newer()
+
     def test_one_of_three_members_is_killed(self):
         self.begin(members=3)
         for member in range(3 if KILLS > 10 else 1):
