@@ -5,6 +5,7 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <chrono>
 #include <optional>
 
 #include "daemon/deployment.h"
@@ -19,6 +20,7 @@ struct Membership::Impl {
 
   ElectionHandler handler();
   void lead_until(TimePoint until);
+  void warn(const std::string& why);
 
   Deployment& deployment;
   const std::string name;
@@ -26,6 +28,7 @@ struct Membership::Impl {
   bool elected = false;  // and not resigned since
   std::string leader;    // empty: not known
   std::string trouble;
+  LogLimit trouble_log{std::chrono::seconds(10), 5};
   std::optional<Election> election;
 };
 
@@ -36,6 +39,11 @@ void Membership::Impl::lead_until(TimePoint until) {
   lease_timer.async_wait([this](const boost::system::error_code& error) {
     if (!error && elected) deployment.stand_by("its lease was not renewed in time");
   });
+}
+
+void Membership::Impl::warn(const std::string& why) {
+  const auto left_out = trouble_log.admit(std::chrono::steady_clock::now());
+  if (left_out) log(LogLevel::warning, why + *left_out);
 }
 
 ElectionHandler Membership::Impl::handler() {
@@ -60,7 +68,7 @@ ElectionHandler Membership::Impl::handler() {
   };
   handler.changed = [this] { deployment.take_up_saved(); };
   handler.failed = [this](const std::string& why) {
-    if (!why.empty()) log(LogLevel::warning, why);
+    if (!why.empty()) warn(why);
     trouble = why;
     if (!why.empty()) leader.clear();  // it may lead no longer
     deployment.follow(leader, trouble);
