@@ -138,14 +138,17 @@ def table(replay: Replay) -> tuple[str, bool]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trace", required=True, help=".npy [steps, layers, experts]")
-    parser.add_argument("--slots", type=int, required=True)
-    parser.add_argument("--gpus", type=int, required=True)
+    parser.add_argument("--slots", type=int, help="default: one to spare on each GPU")
+    parser.add_argument("--gpus", type=int, help="default: 32; of fewer than 128 experts 8")
     parser.add_argument("--publishers", type=int, default=4)
     parser.add_argument("--speed", type=int, default=10, help="steps a second")
     parser.add_argument("--mode", default="active", help="observe: what messages alone cost")
     parser.add_argument("--steps", type=int, default=0, help="only so many")
     options = parser.parse_args()
     trace = np.load(options.trace)
+    experts = trace.shape[2]
+    options.gpus = options.gpus or (32 if experts >= 128 else 8)
+    options.slots = options.slots or experts + options.gpus
     replay = Replay(trace[: options.steps or len(trace)], options)
     try:
         replay.connect()
