@@ -163,6 +163,8 @@ class Deployment {
   bool standing_by_ = false;
   std::function<void()> stands_by_hook_;
   TimePoint leads_until_ = TimePoint::max();
+  int64_t won_fence_ = 0;     // of the leadership that was won last
+  bool saved_waits_ = false;  // a state that another leader saved is still to be read
   std::string leader_;
   std::string no_leader_;  // why none is known
 

@@ -29,7 +29,9 @@ void Deployment::follow(const std::string& leader, const std::string& trouble) {
 
 // The state that the leader saved: a standby knows by it what a start knows by its file.
 void Deployment::take_up_saved() {
+  if (std::exchange(saved_waits_, true)) return;
   when_idle([this] {
+    saved_waits_ = false;
     if (!standing_by_) return;
     load([this](Recovered recovered, const std::string&) {
       if (!standing_by_ || !recovered.state) return;
@@ -41,10 +43,12 @@ void Deployment::take_up_saved() {
 
 void Deployment::lead(const Leadership& won) {
   leads_until_ = won.until;
+  won_fence_ = won.fence;
   when_idle([this, won] {
     store_.fence(won.fence);
     load([this, won](Recovered recovered, const std::string& failure) {
-      if (read_clock().steady >= leads_until_) return;
+      // Lost since, or lost and won again: then another load is on its way.
+      if (won_fence_ != won.fence || read_clock().steady >= leads_until_) return;
       if (!failure.empty()) return stand_by("the state cannot be loaded: " + failure);
       if (recovered.state) rebalancer_.follow(std::move(*recovered.state), read_clock());
       begin_to_lead(won.term);
