@@ -45,9 +45,9 @@ std::string unexpected(const CLI::App& app, const std::string& word) {
     const std::string flag = word.substr(0, word.find('='));
     return "there is no flag " + flag + suggestion(flag, flags_of(&app));
   }
-  if (app.get_require_subcommand_min() == 0) return "\"" + word + "\" is one word too many";
   std::vector<std::string> names;
   for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  if (names.empty()) return "\"" + word + "\" is one word too many";
   const std::string meant = suggestion(word, names);
   return "there is no command \"" + word + "\"" +
          (meant.empty() ? "; there are " + commands_of(app) : meant);
