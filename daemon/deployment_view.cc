@@ -54,7 +54,7 @@ void Deployment::sample(Now now) {
   const Snapshot snap = snapshot(now);
   metrics_.refresh(snap);
   if (snap.imbalance > 0) {
-    const double worst = *std::ranges::max_element(snap.layer_imbalance);
+    const double worst = snap.layer_imbalance[*worst_layer(snap.layer_imbalance)];
     journal_.sampled({now.unix_seconds, snap.imbalance, snap.imbalance_initial, worst,
                       snap.imbalance_measured, snap.imbalance_floor, snap.imbalance_would_be});
   }
@@ -131,11 +131,9 @@ Snapshot Deployment::snapshot(Now now) const {
   snap.gain_realised = rebalancer_.gain_realised();
 
   const LimitOptions& limits = rebalancer_.options().limits;
-  const auto& spent = rebalancer_.state().spent;
-  int64_t moves = 0;
-  for (const auto& update : spent) moves += update.moves;
-  snap.updates_left = left_of(limits.updates_per_hour, static_cast<int64_t>(spent.size()));
-  snap.moves_left = left_of(limits.moves_per_hour, moves);
+  const SpentInHour spent = rebalancer_.spent_in_hour(now);
+  snap.updates_left = left_of(limits.updates_per_hour, spent.updates);
+  snap.moves_left = left_of(limits.moves_per_hour, spent.moves);
 
   // By the end of a pause, too, where that is known.
   const double free =

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "core/model/imbalance.h"
 #include "daemon/status_parts.h"
 #include "daemon/words.h"
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/status_json.h"
 
-#include <algorithm>
-
 #include "core/model/imbalance.h"
 #include "daemon/status_parts.h"
 #include "daemon/version.h"
@@ -100,12 +98,6 @@ void add_balance(Json& json, const Deployment& deployment, const Snapshot& snap,
 }
 
 }  // namespace
-
-std::optional<int32_t> worst_layer(std::span<const double> layers) {
-  const auto worst = std::max_element(layers.begin(), layers.end());
-  if (worst == layers.end() || *worst <= 0) return std::nullopt;
-  return static_cast<int32_t>(worst - layers.begin());
-}
 
 std::string status_json(const Deployment& deployment, const Endpoints& endpoints,
                         std::optional<double> since, Now now) {

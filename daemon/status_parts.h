@@ -47,7 +47,4 @@ Json events_json(const Journal& journal, double since);
 // status_facts.cc
 Json facts_json(const Deployment& deployment, const Snapshot& snap, Now now);
 
-// The layer that the trigger looks at, by its index; nothing without tokens.
-std::optional<int32_t> worst_layer(std::span<const double> layers);
-
 }  // namespace eplbd

@@ -37,18 +37,21 @@ Duration cooldown(const Situation& situation) {
   return std::max(usual, kLeastSlowCooldown) * (int64_t{1} << std::min(excess, kMostDoublings));
 }
 
+// Since the last placement was applied; not above 0: it is over.
+Duration left_since_applied(const Situation& situation, TimePoint now) {
+  const auto last = std::max(situation.group.applied_at(), situation.shadowed_at);
+  return last ? *last + cooldown(situation) - now : Duration{0};
+}
+
 }  // namespace
 
 Duration cooldown_left(const Situation& situation, TimePoint now) {
   const Duration hold = situation.hold_until - now;
-  const auto last = std::max(situation.group.applied_at(), situation.shadowed_at);
-  const Duration left = last ? *last + cooldown(situation) - now : Duration{0};
-  return std::max({left, hold, Duration{0}});
+  return std::max({left_since_applied(situation, now), hold, Duration{0}});
 }
 
 bool cooling_down(const Situation& situation, TimePoint now) {
-  const auto last = std::max(situation.group.applied_at(), situation.shadowed_at);
-  return last && now - *last < cooldown(situation);
+  return left_since_applied(situation, now) > Duration{0};
 }
 
 Rule check_hold(const Situation& situation, TimePoint now) {

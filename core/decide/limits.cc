@@ -17,24 +17,8 @@ constexpr int64_t kMostPauseDoublings = 9;  // about the hour that the limits lo
 // trigger.min_gain is what an update is worth at the least; so many times that is far more.
 constexpr double kFarMore = 10;
 
-// Of the hour that ends now.
-struct Hour {
-  int64_t updates = 0;
-  int64_t moves = 0;
-};
-
 bool counts(const Situation& situation, const RebalancerState::Spent& spent, TimePoint now) {
   return situation.date(now) - spent.unix_seconds < kHourSeconds;
-}
-
-Hour spent_in_hour(const Situation& situation, TimePoint now) {
-  Hour hour;
-  for (const auto& spent : situation.state.spent) {
-    if (!counts(situation, spent, now)) continue;
-    ++hour.updates;
-    hour.moves += spent.moves;
-  }
-  return hour;
 }
 
 bool reached(int64_t spent, int64_t limit) { return limit > 0 && spent >= limit; }
@@ -46,7 +30,7 @@ double part(int64_t spent, int64_t limit) {
 // Of the budget that is nearer to its end.
 double spent_part(const Situation& situation, TimePoint now) {
   const LimitOptions& limits = situation.options.limits;
-  const Hour hour = spent_in_hour(situation, now);
+  const SpentInHour hour = spent_in_hour(situation, now);
   return std::max(part(hour.updates, limits.updates_per_hour),
                   part(hour.moves, limits.moves_per_hour));
 }
@@ -62,6 +46,16 @@ Rule beyond(int64_t spent, int64_t limit, const char* what) {
 }
 
 }  // namespace
+
+SpentInHour spent_in_hour(const Situation& situation, TimePoint now) {
+  SpentInHour hour;
+  for (const auto& spent : situation.state.spent) {
+    if (!counts(situation, spent, now)) continue;
+    ++hour.updates;
+    hour.moves += spent.moves;
+  }
+  return hour;
+}
 
 MoveBudget budget_of_an_update(const LimitOptions& limits) {
   return {limits.max_moves, limits.max_moves_per_gpu, limits.max_layers};
@@ -81,7 +75,7 @@ Rule check_limits(const Situation& situation, TimePoint now, MoveBudget& budget)
 double seconds_to_limits(const Situation& situation, TimePoint now) {
   const LimitOptions& limits = situation.options.limits;
   const double today = situation.date(now);
-  Hour hour = spent_in_hour(situation, now);
+  SpentInHour hour = spent_in_hour(situation, now);
   double allowed = today;
   for (const auto& oldest : situation.state.spent) {
     if (!reached(hour.updates, limits.updates_per_hour) &&
@@ -120,7 +114,7 @@ Rule check_forced(const Situation& situation, TimePoint now, MoveBudget& budget)
   int64_t earlier = 0;
   double last = 0;
   for (const auto& spent : situation.state.spent) {
-    if (!spent.forced || today - spent.unix_seconds >= kHourSeconds) continue;
+    if (!spent.forced || !counts(situation, spent, now)) continue;
     ++earlier;
     last = std::max(last, spent.unix_seconds);
   }

@@ -13,6 +13,13 @@ namespace eplbd {
 
 inline constexpr double kHourSeconds = 3600;
 
+// In the hour that ends now.
+struct SpentInHour {
+  int64_t updates = 0;
+  int64_t moves = 0;
+};
+SpentInHour spent_in_hour(const Situation& situation, TimePoint now);
+
 MoveBudget budget_of_an_update(const LimitOptions& limits);
 
 // Makes `budget` what the hour leaves of it.

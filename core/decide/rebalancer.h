@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/decide/decision.h"
+#include "core/decide/limits.h"
 #include "core/decide/options.h"
 #include "core/decide/problem.h"
 #include "core/decide/rebalancer_state.h"
@@ -83,6 +84,7 @@ class Rebalancer {
   const RebalancerOptions& options() const { return situation_.options; }
   Mode mode() const { return situation_.mode(); }
   bool paused(Now now) const { return situation_.paused(now.steady); }
+  SpentInHour spent_in_hour(Now now) const { return eplbd::spent_in_hour(situation_, now.steady); }
   double paused_until() const { return situation_.state.paused_until_unix_seconds; }
   const GroupState& group() const { return situation_.group; }
   const SourceTable& sources() const { return situation_.sources; }

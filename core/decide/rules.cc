@@ -8,6 +8,7 @@
 #include "core/decide/limits.h"
 #include "core/decide/number.h"
 #include "core/decide/search.h"
+#include "core/model/imbalance.h"
 
 namespace eplbd {
 namespace {
@@ -38,10 +39,9 @@ Decision begin(const Situation& situation, const Measured& measured, Now now) {
   decision.tokens = measured.tokens;
   decision.tokens_per_gpu_step = situation.sources.tokens_per_gpu_step(now.steady);
   decision.imbalance = measured.imbalance.whole_model;
-  const auto worst = std::max_element(layers.begin(), layers.end());
-  decision.worst_layer = *worst;
-  decision.worst_layer_id =
-      situation.topology.layer_id(static_cast<int32_t>(worst - layers.begin()));
+  const int32_t worst = worst_layer(layers).value_or(0);
+  decision.worst_layer = layers[worst];
+  decision.worst_layer_id = situation.topology.layer_id(worst);
   decision.seconds_to_next_update = std::max(to_seconds(cooldown_left(situation, now.steady)),
                                              seconds_to_limits(situation, now.steady));
   decision.publish_again =

@@ -66,4 +66,10 @@ Imbalance imbalance_of(const Topology& topology, const Placement& placement,
   return imbalance_of(topology, gpu_loads(topology, placement, loads), gpus_down);
 }
 
+std::optional<int32_t> worst_layer(std::span<const double> layers) {
+  const auto worst = std::max_element(layers.begin(), layers.end());
+  if (worst == layers.end() || *worst <= 0) return std::nullopt;
+  return static_cast<int32_t>(worst - layers.begin());
+}
+
 }  // namespace eplbd

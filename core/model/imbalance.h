@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -24,6 +25,10 @@ struct Imbalance {
   std::vector<double> peaks;   // [layers] load of the fullest GPU
   std::vector<double> means;   // [layers] of the GPUs' loads
 };
+
+// Index of the layer with the highest of these imbalances [layers]; nothing where no layer has
+// load.
+std::optional<int32_t> worst_layer(std::span<const double> layers);
 
 // `gpu_loads` is [layers, gpus], already divided by speeds; GPUs in `gpus_down` count neither for
 // max nor mean.
