@@ -192,7 +192,7 @@ void Daemon::Impl::listen() {
       *deployment,
       Endpoints{subscriber->endpoints(), publisher->endpoints(),
                 fmt::format("http://{}:{}", host, http_port), control_path},
-      [this] { return !stopping && (!membership || membership->knows_leader()); });
+      [this] { return !stopping && (!has_standby() || !deployment->leader().empty()); });
 }
 
 void Daemon::Impl::answer(const HttpRequest& request, const HttpRespond& respond,

@@ -26,8 +26,6 @@ struct Membership::Impl {
   const std::string name;
   boost::asio::steady_timer lease_timer;
   bool elected = false;  // and not resigned since
-  std::string leader;    // empty: not known
-  std::string trouble;
   LogLimit trouble_log{std::chrono::seconds(10), 5};
   std::optional<Election> election;
 };
@@ -50,7 +48,7 @@ ElectionHandler Membership::Impl::handler() {
   ElectionHandler handler;
   handler.won = [this](const Leadership& won) {
     elected = true;
-    deployment.follow(leader = name, "");
+    deployment.follow(name, "");
     lead_until(won.until);
     deployment.lead(won);
   };
@@ -62,16 +60,12 @@ ElectionHandler Membership::Impl::handler() {
     deployment.lead_until(TimePoint{});
     if (!deployment.stands_by()) deployment.stand_by(why);
   };
-  handler.followed = [this](const std::string& other) {
-    leader = other;
-    deployment.follow(leader, trouble);
-  };
+  handler.followed = [this](const std::string& other) { deployment.follow(other, ""); };
   handler.changed = [this] { deployment.take_up_saved(); };
   handler.failed = [this](const std::string& why) {
-    if (!why.empty()) warn(why);
-    trouble = why;
-    if (!why.empty()) leader.clear();  // it may lead no longer
-    deployment.follow(leader, trouble);
+    if (why.empty()) return deployment.follow(deployment.leader(), "");
+    warn(why);
+    deployment.follow("", why);  // who led may lead no longer
   };
   return handler;
 }
@@ -87,7 +81,5 @@ Membership::Membership(boost::asio::io_context& io, const HaOptions& options,
 }
 
 Membership::~Membership() = default;
-
-bool Membership::knows_leader() const { return !impl_->leader.empty(); }
 
 }  // namespace eplbd

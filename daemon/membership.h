@@ -25,8 +25,6 @@ class Membership {
   Membership(const Membership&) = delete;
   Membership& operator=(const Membership&) = delete;
 
-  bool knows_leader() const;  // it leads itself, or has been told who does
-
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
