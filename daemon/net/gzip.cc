@@ -3,10 +3,13 @@
 
 #include <zlib.h>
 
-#include <algorithm>
+#include <boost/beast/core/string.hpp>
+#include <boost/beast/http/rfc7230.hpp>
 #include <stdexcept>
 
 namespace eplbd {
+
+namespace beast = boost::beast;
 
 std::string gzip(std::string_view text) {
   constexpr int kGzipWindowBits = 15 + 16;  // the largest window, and gzip's frame
@@ -28,19 +31,13 @@ std::string gzip(std::string_view text) {
 }
 
 bool accepts_gzip(std::string_view accept_encoding) {
-  const auto blank = [](char c) { return c == ' ' || c == '\t'; };
-  while (!accept_encoding.empty()) {
-    std::string one;
-    const std::string_view item = accept_encoding.substr(0, accept_encoding.find(','));
-    accept_encoding.remove_prefix(std::min(accept_encoding.size(), item.size() + 1));
-    for (const char c : item) {
-      if (!blank(c)) one += static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  const beast::http::ext_list codings({accept_encoding.data(), accept_encoding.size()});
+  for (const auto& [name, parameters] : codings) {
+    if (!beast::iequals(name, "gzip")) continue;
+    for (const auto& [key, weight] : parameters) {
+      if (beast::iequals(key, "q")) return weight.find_first_of("123456789") != weight.npos;
     }
-    const std::string_view name = std::string_view(one).substr(0, one.find(';'));
-    if (name != "gzip") continue;
-    const size_t weight = one.find(";q=");
-    return weight == std::string::npos ||
-           one.find_first_of("123456789", weight) != std::string::npos;
+    return true;
   }
   return false;
 }
