@@ -71,7 +71,13 @@ Source* SourceTable::find_or_add(std::string_view name, TimePoint now) {
   return &sources_.emplace(std::string(name), Source()).first->second;
 }
 
-// `whole`: a first report's counter, or any report's difference, may count.
+// `whole`: a first report's counter, or any report's difference, may count. `known`: there is a
+// counter of this source to take the difference from.
+SourceTable::Taken SourceTable::taken_of(const CountsReport& report, bool first, bool known,
+                                         bool whole) {
+  return whole && (known || first || !report.cumulative) ? Taken::counts : Taken::baseline;
+}
+
 SourceTable::Taken SourceTable::take_counts(const CountsReport& report, bool first, bool whole,
                                             Source& source) {
   const bool known = !first && !source.counter.empty();
@@ -81,7 +87,7 @@ SourceTable::Taken SourceTable::take_counts(const CountsReport& report, bool fir
     source.counter.assign(cells_, 0);
   }
   arrivals_.take(report.counts.bytes(), source.counter);
-  Taken taken = whole && (known || first || !report.cumulative) ? Taken::counts : Taken::baseline;
+  Taken taken = taken_of(report, first, known, whole);
   if (report.cumulative && known && arrivals_.most() >= kResetGrowth) taken = Taken::reset;
   if (taken != Taken::counts) arrivals_.take_back();
   return taken;
@@ -91,7 +97,7 @@ SourceTable::Taken SourceTable::take_counts(const CountsReport& report, bool fir
 SourceTable::Taken SourceTable::take_gpu_tokens(const CountsReport& report, bool first, bool whole,
                                                 Source& source) {
   const bool known = !first && !source.gpu_counter.empty();
-  Taken taken = whole && (known || first || !report.cumulative) ? Taken::counts : Taken::baseline;
+  Taken taken = taken_of(report, first, known, whole);
   if (report.cumulative && known) {
     if (!advance_counter(report.gpu_tokens, source.gpu_counter, gpu_tokens_)) taken = Taken::reset;
   } else {

@@ -108,6 +108,7 @@ class SourceTable {
 
   Source* find_or_add(std::string_view name, TimePoint now);
   std::optional<RejectReason> check(const CountsReport& report, TimePoint now) const;
+  static Taken taken_of(const CountsReport& report, bool first, bool known, bool whole);
   Taken take_counts(const CountsReport& report, bool first, bool whole, Source& source);
   Taken take_gpu_tokens(const CountsReport& report, bool first, bool whole, Source& source);
   void add_steps(uint64_t steps, Duration covered, TimePoint now, Source& source) const;

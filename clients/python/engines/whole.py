@@ -135,13 +135,16 @@ def run(engine, updates, seconds):
     if status != 200:
         raise AssertionError(text)
     figures = {"answers": 0, "answers_wrong": 0}
+
+    def ask_again():
+        figures["answers"] += len(prompts)
+        figures["answers_wrong"] += sum(engine.answer(p) != e for p, e in zip(prompts, expected))
+
     with Traffic(engine):
         while engine.updates() < updates and time.monotonic() < deadline:
-            figures["answers"] += len(prompts)
-            figures["answers_wrong"] += sum(engine.answer(p) != e for p, e in zip(prompts, expected))
+            ask_again()
     eventually(lambda: engine.status()["placement"]["applied"], "the last placement is applied", 60)
-    figures["answers"] += len(prompts)
-    figures["answers_wrong"] += sum(engine.answer(p) != e for p, e in zip(prompts, expected))
+    ask_again()
     shown = engine.status()
     return {
         **figures, "updates_applied": engine.updates(),
