@@ -37,19 +37,14 @@ struct Result {
   double p99_seconds = 0;
 };
 
-struct Shape {
-  int32_t gpus;
-  int32_t slots;
-};
-
 // What large models are served on: four nodes, a rack, and two; a node for small ones.
 std::vector<Shape> usual_shapes(int32_t experts) {
-  if (experts < 128) return {{8, experts + 8}};
-  return {{32, experts + 32}, {72, experts + 32}, {144, experts + 32}};
+  if (experts < 128) return {{experts + 8, 8}};
+  return {{experts + 32, 32}, {experts + 32, 72}, {experts + 32, 144}};
 }
 
 Shape parse_shape(const std::string& text) {
-  Shape shape{};
+  Shape shape;
   int used = 0;
   const int read = std::sscanf(text.c_str(), "%dx%d%n", &shape.gpus, &shape.slots, &used);
   if (read != 2 || static_cast<size_t>(used) != text.size()) {

@@ -83,7 +83,7 @@ struct Config {
   HttpOptions http;
   ControlOptions control;
   StateOptions state;
-  RebalancerOptions rebalancer;  // mode, window, trigger, limits, balancer, workers
+  RebalancerOptions rebalancer;  // mode, window, trigger, limits, balancer, workers, follow
   LogOptions log;
   MetricsOptions metrics;
   HaOptions ha;

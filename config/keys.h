@@ -88,6 +88,21 @@ void visit(T& topology, F& f) {
   f("gpu_speeds", topology.gpu_speeds, "relative speed of each GPU, above 0; []: all alike");
 }
 
+// The section `topology`: the shape, and what is done about a group of another one.
+template <Of<Topology> T, Of<bool> Follow>
+struct TopologyKeys {
+  T& topology;
+  Follow& follow;
+};
+
+template <typename T, typename Follow, typename F>
+void visit(const TopologyKeys<T, Follow>& keys, F& f) {
+  visit(keys.topology, f);
+  f("follow", keys.follow,
+    "true: a group that reports other slots or gpus is planned for by itself; false: eplbctl "
+    "resize");
+}
+
 template <Of<BindOptions> T, typename F>
 void visit(T& socket, F& f) {
   f("bind", socket.bind, "ZeroMQ addresses: tcp://HOST:PORT or ipc://PATH");
@@ -216,7 +231,8 @@ void visit(T& security, F& f) {
 template <Of<Config> T, typename F>
 void visit(T& config, F& f) {
   f("deployment", config.deployment, "what workers name as their topic", {1, kMaxNameBytes});
-  f.section("topology", config.topology,
+  const TopologyKeys topology{config.topology, config.rebalancer.follow_shape};
+  f.section("topology", topology,
             "the shape of the group: layers, logical_experts, slots, gpus, nodes, groups");
   f.section("endpoints", config.endpoints, "where workers connect to");
   f.section("http", config.http, "metrics, health, the live page and the placement, read-only");

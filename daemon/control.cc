@@ -113,6 +113,16 @@ std::optional<uint64_t> version_of(const Json& json) {
   return json["version"].get<uint64_t>();
 }
 
+Shape shape_of(const Json& json) {
+  const auto count = [&](const char* key) {
+    const bool fits = !absent(json, key) && json[key].is_number_integer() &&
+                      json[key].get<int64_t>() >= 1 && json[key].get<int64_t>() <= INT32_MAX;
+    if (!fits) throw std::runtime_error(std::string(key) + " must be an integer of at least 1");
+    return json[key].get<int32_t>();
+  };
+  return {.slots = count("slots"), .gpus = count("gpus")};
+}
+
 Placement map_of(const Json& json, const Topology& topology) {
   const auto is_row = [&](const Json& row) {
     return row.is_array() && row.size() == static_cast<size_t>(topology.slots);
@@ -227,6 +237,10 @@ bool Control::dispatch(const HttpRequest& request, const HttpRespond& respond) {
     const bool dry_run = is_dry_run(json);
     deployment_.import(map_of(json, deployment_.rebalancer().topology()), dry_run,
                        answer(respond, dry_run));
+  } else if (path == "/v1/resize") {
+    const Json json = body({"gpus", "slots", "dry_run"});
+    const bool dry_run = is_dry_run(json);
+    deployment_.resize(shape_of(json), dry_run, answer(respond, dry_run));
   } else if (path == "/v1/gpu") {
     order_gpu(request, respond);
   } else if (path == "/v1/leader/step-down") {

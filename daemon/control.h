@@ -10,7 +10,8 @@
 //   POST /v1/mode       {"mode": "observe"|"shadow"|"active"|null}   null: the configuration's
 //   POST /v1/rollback   {"version": integer}     an earlier placement; without: the one before
 //   POST /v1/import     {"physical_to_logical_map": [[...], ...]}    [layers, slots]
-//                       these two take "dry_run", too
+//   POST /v1/resize     {"gpus": integer, "slots": integer}   the group grew or shrank to these
+//                       these three take "dry_run", too
 //   POST /v1/gpu        {"gpu": integer, "action": "drain"|"lost"|"restore"}
 //   POST /v1/reload     {}                       the configuration file again
 //   GET  /v1/counts                              running totals, for a recorder: docs/control.md

@@ -152,6 +152,12 @@ std::optional<RebalancerState> Daemon::Impl::recover() {
   if (recovered.state) {
     log(LogLevel::info, fmt::format("recovered placement {} from {}",
                                     to_text(recovered.state->placements.published.id), directory));
+    if (const auto& shape = recovered.state->resized) {
+      log(LogLevel::warning,
+          fmt::format("it is of {} GPUs with {} slots, as resized; the configuration still says {} "
+                      "with {}",
+                      shape->gpus, shape->slots, config.topology.gpus, config.topology.slots));
+    }
   } else {
     log(LogLevel::info, fmt::format("no state in {}: asking what workers run", directory));
   }

@@ -203,14 +203,20 @@ void Deployment::publish(const Decision& decision, std::optional<TimePoint> newe
   std::optional<double> reaction;
   if (newest_counts) reaction = to_seconds(read_clock().steady - *newest_counts);
   metrics_.updated(update, reaction);
+  if (update.reason == UpdateReason::resized) would_be_.reset();
   journal_.updated(update);
   const std::string imbalance = update.imbalance_before > 0
                                     ? fmt::format("imbalance {:.3f} -> {:.3f}, ",
                                                   update.imbalance_before, update.imbalance_after)
                                     : "";  // not known without tokens
+  const Topology& topology = rebalancer_.topology();
+  const std::string shape =
+      update.reason == UpdateReason::resized
+          ? fmt::format("{} GPUs with {} slots, ", topology.gpus, topology.slots)
+          : "";
   log(LogLevel::info,
-      fmt::format("placement {} published ({}): {}{} moves, at most {} to a GPU, {} layers",
-                  to_text(update.id), to_string(update.reason), imbalance, decision.moves,
+      fmt::format("placement {} published ({}): {}{}{} moves, at most {} to a GPU, {} layers",
+                  to_text(update.id), to_string(update.reason), shape, imbalance, decision.moves,
                   decision.worst_gpu_moves, update.changed_layers.size()));
 }
 

@@ -78,6 +78,7 @@ class Deployment {
   void set_mode(std::optional<Mode> mode, OrderDone done);
   enum class GpuOrder { drain, lost, restore };
   void order_gpu(int32_t gpu, GpuOrder order, OrderDone done);
+  void resize(Shape shape, bool dry_run, OrderDone done);
   void set_options(const RebalancerOptions& options, std::function<void()> done);
 
   // ---- What is seen from outside ----

@@ -87,6 +87,11 @@ void Deployment::import(Placement placement, bool dry_run, OrderDone done) {
         dry_run, std::move(done));
 }
 
+void Deployment::resize(Shape shape, bool dry_run, OrderDone done) {
+  order([this, shape](Now now) { return rebalancer_.plan_resize(shape, now); }, dry_run,
+        std::move(done));
+}
+
 void Deployment::pause(std::optional<double> seconds, OrderDone done) {
   when_idle([this, seconds, done = std::move(done)] {
     rebalancer_.pause(seconds ? read_clock().unix_seconds + *seconds : 0);

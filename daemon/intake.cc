@@ -16,8 +16,11 @@ void reject(const Rejection& rejection, std::string_view peer, Deployment& deplo
 }
 
 void take(const CountsMessage& message, const CurveServer* curve, Deployment& deployment) {
+  const Rebalancer& rebalancer = deployment.rebalancer();
+  const CarriedMap* const carried = rebalancer.group().carried();
   const WorkerMessage decoded =
-      decode_worker_message(message.sequence, message.payload, deployment.rebalancer().topology());
+      decode_worker_message(message.sequence, message.payload, rebalancer.topology(),
+                            carried == nullptr ? 0 : carried->shape.gpus);
   if (const auto* rejection = std::get_if<Rejection>(&decoded)) {
     return reject(*rejection, message.peer, deployment);
   }

@@ -59,6 +59,7 @@ void Journal::decided(const Decision& decision) {
   JournalDecision& entry = decisions_.front();
   entry.latest = decision;
   entry.latest.update.reset();
+  entry.latest.carried.reset();
   entry.ts = ts;
   ++entry.times;
   if (decision.solved) searched_ = entry.latest;
@@ -69,6 +70,10 @@ void Journal::decided(const Decision& decision) {
 }
 
 void Journal::updated(const PlacementUpdate& update) {
+  if (update.reason == UpdateReason::resized) {  // the others' moves are of GPUs that were
+    updates_.clear();
+    would_updates_.clear();
+  }
   add_newest(updates_, update);
   happened({update.unix_seconds, kind_of(update.reason),
             fmt::format("version {}: {}", update.id.version, text_of(update))});

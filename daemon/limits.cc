@@ -9,10 +9,13 @@
 namespace eplbd {
 namespace {
 
-// The largest body is an imported placement: room for each number, its comma and its spaces.
+// The largest body is an imported placement: room for each number, its comma and its spaces, and
+// for a group that has grown.
 size_t control_body_bytes(const Topology& topology) {
   constexpr size_t kBytesOfACell = 12;
-  return (64 << 10) + static_cast<size_t>(topology.layers) * topology.slots * kBytesOfACell;
+  constexpr size_t kGrowth = 4;
+  return (64 << 10) +
+         static_cast<size_t>(topology.layers) * topology.slots * kBytesOfACell * kGrowth;
 }
 
 CountsLimits counts_limits(size_t connections, const Topology& topology) {

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/model/imbalance.h"
@@ -84,7 +85,44 @@ std::string would_be(const PlacementUpdate& update, double imbalance, Now now) {
   return fmt::format("imbalance {:.3f}, had it made the update of {}", imbalance, made);
 }
 
+// Nothing where it is as configured.
+std::string resized_words(const Topology& topology, const Topology& configured) {
+  if (topology.shape() == configured.shape()) return "";
+  return fmt::format("{} GPUs with {} slots, as resized; configured {} with {}", topology.gpus,
+                     topology.slots, configured.gpus, configured.slots);
+}
+
+std::string from_disk_words(const Topology& topology, const GroupState& group) {
+  constexpr size_t kLayersNamed = 8;
+  const auto lost = from_disk(group);
+  std::string text;
+  size_t layers = 0;
+  int32_t last = -1;
+  for (const auto& [layer, expert] : lost) {
+    layers += layer != last ? 1 : 0;
+    if (layers <= kLayersNamed) {
+      text += layer == last ? fmt::format(", {}", expert)
+                            : fmt::format("; layer {}: {}", topology.layer_id(layer), expert);
+    }
+    last = layer;
+  }
+  if (lost.empty()) return "";
+  if (layers > kLayersNamed) text += fmt::format("; and {} more layers", layers - kLayersNamed);
+  return counted(static_cast<int64_t>(lost.size()), "expert") + " that no GPU holds" + text;
+}
+
 }  // namespace
+
+std::vector<std::pair<int32_t, int32_t>> from_disk(const GroupState& group) {
+  std::vector<std::pair<int32_t, int32_t>> lost;
+  if (!group.pending()) return lost;
+  for (const Move& move : group.published().moves) {
+    if (move.source_slot < 0) lost.emplace_back(move.layer, move.expert);
+  }
+  std::ranges::sort(lost);
+  lost.erase(std::unique(lost.begin(), lost.end()), lost.end());
+  return lost;
+}
 
 Json facts_json(const Deployment& deployment, const Snapshot& snap, Now now) {
   const Rebalancer& rebalancer = deployment.rebalancer();
@@ -94,6 +132,7 @@ Json facts_json(const Deployment& deployment, const Snapshot& snap, Now now) {
     if (!text.empty()) list.push_back({{"name", name}, {"text", text}});
   };
   add("leader", who_leads(deployment));
+  add("shape", resized_words(rebalancer.topology(), rebalancer.configured()));
   if (!journal.decisions().empty()) add("verdict", verdict(journal.decisions().front(), now));
   if (const auto layer = worst_layer(snap.layer_imbalance)) {
     add("worst layer", fmt::format("layer {} with {:.3f}; acts on a layer above {:.4g}",
@@ -113,6 +152,7 @@ Json facts_json(const Deployment& deployment, const Snapshot& snap, Now now) {
     const bool judged = last.id == rebalancer.group().running();
     add("last update", last_update(last, judged ? snap.gain_realised : std::nullopt, now));
   }
+  add("from disk", from_disk_words(rebalancer.topology(), rebalancer.group()));
   return list;
 }
 

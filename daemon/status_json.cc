@@ -33,20 +33,26 @@ Json layer_ids(const Topology& topology) {
   return list;
 }
 
-Json topology_json(const Topology& topology) {
-  return {{"layers", topology.layers},       {"logical_experts", topology.logical_experts},
-          {"slots", topology.slots},         {"gpus", topology.gpus},
-          {"nodes", topology.nodes},         {"groups", topology.groups},
-          {"layer_ids", layer_ids(topology)}};
+Json topology_json(const Topology& topology, const Topology& configured) {
+  return {{"layers", topology.layers},         {"logical_experts", topology.logical_experts},
+          {"slots", topology.slots},           {"gpus", topology.gpus},
+          {"nodes", topology.nodes},           {"groups", topology.groups},
+          {"layer_ids", layer_ids(topology)},  {"slots_configured", configured.slots},
+          {"gpus_configured", configured.gpus}};
 }
 
-Json placement_summary(const GroupState& group) {
+Json placement_summary(const Topology& topology, const GroupState& group) {
   const PlacementUpdate& published = group.published();
+  Json lost = Json::array();
+  for (const auto& [layer, expert] : from_disk(group)) {
+    lost.push_back({topology.layer_id(layer), expert});
+  }
   return {{"term", published.id.term},
           {"version", published.id.version},
           {"ts", number_or_null(published.unix_seconds)},
           {"reason", to_string(published.reason)},
           {"applied", !group.pending()},
+          {"from_disk", std::move(lost)},
           {"running", {{"term", group.running().term}, {"version", group.running().version}}}};
 }
 
@@ -128,8 +134,8 @@ std::string status_json(const Deployment& deployment, const Endpoints& endpoints
                        {"placements", endpoints.placements},
                        {"http", endpoints.http},
                        {"control", endpoints.control}};
-  json["topology"] = topology_json(rebalancer.topology());
-  json["placement"] = placement_summary(rebalancer.group());
+  json["topology"] = topology_json(rebalancer.topology(), rebalancer.configured());
+  json["placement"] = placement_summary(rebalancer.topology(), rebalancer.group());
   json["gpus_down"] =
       rebalancer.group().may_empty_gpus() ? rebalancer.gpus_down() : rebalancer.state().gpus_down;
   json["gpus_lost"] = rebalancer.state().gpus_lost;

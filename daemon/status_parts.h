@@ -8,6 +8,8 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/model/time.h"
 #include "daemon/deployment.h"
@@ -45,6 +47,8 @@ Json history_json(const Journal& journal, double since);
 Json events_json(const Journal& journal, double since);
 
 // status_facts.cc
+// Layer and expert of what the group, while it applies, has to load from disk: no GPU holds it.
+std::vector<std::pair<int32_t, int32_t>> from_disk(const GroupState& group);
 Json facts_json(const Deployment& deployment, const Snapshot& snap, Now now);
 
 }  // namespace eplbd

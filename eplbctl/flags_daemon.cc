@@ -163,12 +163,35 @@ class DaemonCommands {
                   });
     rollback->add_option("VERSION", *version, "default: the one before")->check(in_range(0));
     rollback->add_flag("--dry-run", *only_say, "only say what it would bring");
+    add_resize();
     add_order(app_, "reload", "Read the configuration file again",
               [](OrderOptions& o) { o.path = "/v1/reload"; });
     CLI::App* leader = add(app_, "leader", "Which of several daemons leads: status names it");
     leader->require_subcommand(1);
     add_order(*leader, "step-down", "Another daemon takes over at once",
               [](OrderOptions& o) { o.path = "/v1/leader/step-down"; });
+  }
+
+  void add_resize() {
+    struct Resize {
+      int32_t gpus = 0;
+      int32_t slots = 0;
+      bool dry_run = false;
+    };
+    const auto options = std::make_shared<Resize>();
+    CLI::App* resize =
+        add_order(app_, "resize", "The group grew or shrank: plan from what it carried over",
+                  [options](OrderOptions& o) {
+                    o.path = "/v1/resize";
+                    o.body = resize_body(options->gpus, options->slots, options->dry_run);
+                  });
+    resize->add_option("--gpus", options->gpus, "GPUs that it has now")
+        ->required()
+        ->check(in_range(1));
+    resize->add_option("--slots", options->slots, "physical experts of each layer over all of them")
+        ->required()
+        ->check(in_range(1));
+    resize->add_flag("--dry-run", options->dry_run, "only say what it would bring");
   }
 
   void add_gpu() {

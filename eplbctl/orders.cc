@@ -74,6 +74,10 @@ std::string rollback_body(int64_t version, bool dry_run) {
   return body.dump();
 }
 
+std::string resize_body(int32_t gpus, int32_t slots, bool dry_run) {
+  return json{{"gpus", gpus}, {"slots", slots}, {"dry_run", dry_run}}.dump();
+}
+
 std::string gpu_body(int32_t gpu, const std::string& action) {
   return json{{"gpu", gpu}, {"action", action}}.dump();
 }

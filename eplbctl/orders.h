@@ -1,5 +1,5 @@
-// What operators order: rebalance, pause, resume, mode, rollback, reload, gpu. One order each, over
-// the control socket; docs/control.md.
+// What operators order: rebalance, pause, resume, mode, rollback, resize, reload, gpu. One order
+// each, over the control socket; docs/control.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -25,6 +25,7 @@ std::string rebalance_body(bool dry_run);
 std::string pause_body(double seconds);
 std::string mode_body(const std::string& mode);
 std::string rollback_body(int64_t version, bool dry_run);
+std::string resize_body(int32_t gpus, int32_t slots, bool dry_run);
 std::string gpu_body(int32_t gpu, const std::string& action);
 
 }  // namespace eplbd

@@ -25,13 +25,18 @@ Families::Families(std::string_view deployment, const Topology& topology, std::s
     layer_imbalance.emplace_back(layers,
                                  Labels{{"layer", std::to_string(topology.layer_id(layer))}});
   }
-  Family<Gauge>& gpus = gauges("eplbd_gpu_load_ratio", "Load of a GPU over the mean, all layers.");
-  for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) {
-    gpu_load_ratio.emplace_back(gpus, Labels{{"gpu", std::to_string(gpu)}});
-  }
   config_last_reload_successful.Set(1);
   if (expert_bytes > 0) {
     moved_bytes = &counter("eplbd_moved_bytes_total", "Weights that GPUs had to fetch, published.");
+  }
+}
+
+void GpuFamily::set(const std::vector<double>& now) {
+  while (gauges_.size() < now.size()) {
+    gauges_.emplace_back(family_, Labels{{"gpu", std::to_string(gauges_.size())}});
+  }
+  for (size_t gpu = 0; gpu < gauges_.size(); ++gpu) {
+    gauges_[gpu].set(gpu < now.size() ? std::optional(now[gpu]) : std::nullopt);
   }
 }
 

@@ -63,6 +63,18 @@ class OptionalGauge {
   Gauge* gauge_ = nullptr;
 };
 
+// A gauge for each GPU, of as many as there are now.
+class GpuFamily {
+ public:
+  explicit GpuFamily(Family<Gauge>& family) : family_(family) {}
+
+  void set(const std::vector<double>& now);  // empty: nothing is known
+
+ private:
+  Family<Gauge>& family_;
+  std::vector<OptionalGauge> gauges_;
+};
+
 // What each source sends, of as many sources as there are now.
 class SourceFamilies {
  public:
@@ -212,7 +224,8 @@ struct Families {
                      "Imbalance of the previous placement less that of the one in force, both on "
                      "the load that came since; absent before an update.");
   std::vector<OptionalGauge> layer_imbalance;
-  std::vector<OptionalGauge> gpu_load_ratio;
+  GpuFamily gpu_load_ratio{
+      gauges("eplbd_gpu_load_ratio", "Load of a GPU over the mean, all layers.")};
   Gauge& window_half_life =
       gauge("eplbd_window_half_life_seconds", "Half-life of the load window in force.");
 

@@ -124,10 +124,7 @@ void Metrics::refresh(const Snapshot& now) {
                                           ? unless_zero(now.layer_imbalance[layer])
                                           : std::nullopt);
   }
-  for (size_t gpu = 0; gpu < impl_->gpu_load_ratio.size(); ++gpu) {
-    impl_->gpu_load_ratio[gpu].set(
-        gpu < now.gpu_load_ratio.size() ? std::optional(now.gpu_load_ratio[gpu]) : std::nullopt);
-  }
+  impl_->gpu_load_ratio.set(now.gpu_load_ratio);
 
   impl_->updates_left.set(now.updates_left);
   impl_->moves_left.set(now.moves_left);

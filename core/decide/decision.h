@@ -11,6 +11,7 @@
 #include "core/model/names.h"
 #include "core/model/placement_update.h"
 #include "core/model/time.h"
+#include "core/workers/reported_map.h"
 
 namespace eplbd {
 
@@ -64,6 +65,7 @@ struct Decision {
   bool solved = false;                    // the balancer ran
   std::string detail;                     // a sentence for people, with the numbers
   std::optional<PlacementUpdate> update;  // verdict update (publish it), would_update (do not)
+  std::optional<CarriedMap> carried;      // of a resize: the update is of this map's shape
   bool forced = false;                    // by what the group reports, not by the trigger
   bool publish_again = false;             // the placement that was not applied is due once more
 };

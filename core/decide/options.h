@@ -40,6 +40,7 @@ struct WorkerOptions {
 
 struct RebalancerOptions {
   Mode mode = Mode::active;
+  bool follow_shape = false;  // a group that reports another one is planned for by itself
   WindowOptions window;
   TriggerOptions trigger;
   LimitOptions limits;

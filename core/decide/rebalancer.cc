@@ -8,6 +8,7 @@
 
 #include "core/decide/cooldown.h"
 #include "core/decide/limits.h"
+#include "core/decide/resize.h"
 #include "core/model/imbalance.h"
 
 namespace eplbd {
@@ -34,16 +35,30 @@ void count_in(const Decision& decision, double date, RebalancerState& state) {
   }
 }
 
+// Of a group that says it is of another shape, what it counts by expert is as good as ever.
+CountsReport without_gpus(CountsReport report, const Topology& topology, int32_t gpus) {
+  const size_t told = report.gpu_tokens.size();
+  const auto layers = static_cast<size_t>(topology.layers);
+  if (told == layers * gpus && gpus != topology.gpus) report.gpu_tokens = {};
+  return report;
+}
+
+// Of one that must be, whatever it gains, nothing tells whether it paid.
+bool is_to_gain(UpdateReason reason) {
+  return reason != UpdateReason::gpu && reason != UpdateReason::repaired &&
+         reason != UpdateReason::resized;
+}
+
 bool publishes(const Decision& decision) {
   return decision.verdict == Verdict::update && decision.update;
 }
 
 }  // namespace
 
-Rebalancer::Rebalancer(const Topology& topology, const RebalancerOptions& options, Now now,
+Rebalancer::Rebalancer(const Topology& configured, const RebalancerOptions& options, Now now,
                        std::optional<RebalancerState> recovered)
-    : situation_(topology, options, now,
-                 recovered ? std::move(*recovered) : fresh_state(topology, now)),
+    : situation_(configured, options, now,
+                 recovered ? std::move(*recovered) : fresh_state(configured, now)),
       last_applied_(situation_.state.placements.published.id) {
   bound_dates(now);
   note_gpus();
@@ -58,30 +73,13 @@ void Rebalancer::bound_dates(Now now) {
       std::min(state.paused_until_unix_seconds, now.unix_seconds + kLongestPauseSeconds);
 }
 
-void Rebalancer::follow(RebalancerState next, Now now) {
-  RebalancerState& state = situation_.state;
-  const PlacementId heard = state.placements.highest;
-  state = std::move(next);
-  state.placements.heard(heard);
-  bound_dates(now);
-  situation_.group.take_up(state.gpus_empty);
-  situation_.gain.adopted();
-  situation_.in_vain.reset();
-  situation_.gpus_ordered = false;
-  last_applied_ = state.placements.published.id;
-  in_force_since_ = now.steady;
-  gpu_window_.reset();
-  note_gpus();
-}
-
-void Rebalancer::begin_term(uint64_t term) {
-  if (term > 0) situation_.state.placements.heard({term - 1, 0});
-}
-
 IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
   SourceTable& sources = situation_.sources;
   if (sources.arrivals().full()) pour();
-  const IngestResult result = sources.admit(report, now.steady);
+  const CarriedMap* const carried = situation_.group.carried();
+  const IngestResult result = sources.admit(
+      carried == nullptr ? report : without_gpus(report, topology(), carried->shape.gpus),
+      now.steady);
   if (result.counts.empty()) return result;
   if (situation_.window.each_at_once() || result.apart) {
     situation_.window.add(result.counts, result.covered, now.steady);
@@ -120,8 +118,11 @@ ObserveResult Rebalancer::change_group(Change change, TimePoint now) {
     // worth; nor does the same map by another name.
     const PlacementId running = group.running();
     const bool same_map = *previous == group.in_force();
-    if (std::exchange(last_applied_, running) != running && !same_map) {
+    const bool another = std::exchange(last_applied_, running) != running && !same_map;
+    if (another && is_to_gain(group.published().reason)) {
       situation_.gain.applied(topology(), *previous, group.in_force());
+    } else if (another) {
+      situation_.gain.adopted();
     }
   }
   if (result.adopted) situation_.gain.adopted();
@@ -175,8 +176,9 @@ ObserveResult Rebalancer::advance(Now now) {
 }
 
 RebalancerState Rebalancer::state_after(const Decision& decision) const {
-  RebalancerState after = situation_.state;
-  if (!publishes(decision)) return after;
+  if (!publishes(decision)) return situation_.state;
+  RebalancerState after =
+      decision.carried ? state_in_shape(situation_, *decision.carried) : situation_.state;
   after.placements.publish(*decision.update);
   count_in(decision, situation_.date(decision.now.steady), after);
   return after;
@@ -197,6 +199,7 @@ bool Rebalancer::record(const Decision& decision) {
     situation_.in_vain = {now, decision.imbalance, lacking, {decision.verdict, decision.detail}};
   }
   if (!publishes(decision)) return true;
+  if (decision.carried && !resize(*decision.carried, now)) return false;
   if (decision.update->base != situation_.group.running()) return false;
   situation_.group.publish(*decision.update, now);
   situation_.gpus_ordered = false;

@@ -30,8 +30,8 @@ class Rebalancer {
   // Starts from the initial placement, or from what was recovered. Not recovered, or with new_term:
   // the first decision is held two seconds, so that groups can say what they run, and the next
   // placement gets a new term. Requires: topology.problems() is empty; a recovered state of its
-  // shape.
-  Rebalancer(const Topology& topology, const RebalancerOptions& options, Now now,
+  // shape, or one that it was resized to.
+  Rebalancer(const Topology& configured, const RebalancerOptions& options, Now now,
              std::optional<RebalancerState> recovered = std::nullopt);
 
   IngestResult ingest(const CountsReport& report, Now now);
@@ -40,7 +40,8 @@ class Rebalancer {
   ObserveResult advance(Now now);
 
   // Another daemon's state takes the place of this one's, in which no group was told anything by
-  // us; what was heard of load stays. What is published next has a new term. Requires: its shape.
+  // us; what was heard of load stays. What is published next has a new term. Requires: its shape,
+  // or one that it was resized to.
   void follow(RebalancerState next, Now now);
   // What is published next has a term no lower than this.
   void begin_term(uint64_t term);
@@ -71,6 +72,12 @@ class Rebalancer {
   // What was published last, under a name of our own: after we took over from another daemon.
   Decision plan_recovered(Now now) const { return eplbd::plan_recovered(situation_, now); }
 
+  // The group grew or shrank to this shape: planned from what it carried over, as few moves as the
+  // shape asks for. Once it is recorded, all is of that shape.
+  Decision plan_resize(Shape shape, Now now) const {
+    return eplbd::plan_resize(situation_, shape, now);
+  }
+
   // GPUs that are to hold nothing; the next decisions see to it. Why it is impossible, or nothing.
   std::optional<std::string> set_gpus_down(std::vector<int32_t> down, std::vector<int32_t> lost);
   void fill_again(int32_t gpu);  // whatever the group reported of it
@@ -81,6 +88,7 @@ class Rebalancer {
 
   // ---- What is seen from outside ----
   const Topology& topology() const { return situation_.topology; }
+  const Topology& configured() const { return situation_.configured; }
   const RebalancerOptions& options() const { return situation_.options; }
   Mode mode() const { return situation_.mode(); }
   bool paused(Now now) const { return situation_.paused(now.steady); }
@@ -105,6 +113,8 @@ class Rebalancer {
 
  private:
   void pour();
+  void take_up(RebalancerState next, TimePoint now);
+  bool resize(const CarriedMap& carried, TimePoint now);
   void follow_clock(Now now);
   void bound_dates(Now now);
   void follow_jump(TimePoint now);

@@ -1,9 +1,10 @@
-// What operators change: see core/decide/rebalancer.h.
+// What operators change, and what another state changes: see core/decide/rebalancer.h.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <utility>
 
 #include "core/decide/rebalancer.h"
+#include "core/decide/resize.h"
 
 namespace eplbd {
 
@@ -58,6 +59,44 @@ void Rebalancer::set_options(const RebalancerOptions& options, Now now) {
 void Rebalancer::pause(double until_unix_seconds) {
   situation_.state.paused = true;
   situation_.state.paused_until_unix_seconds = until_unix_seconds;
+}
+
+void Rebalancer::follow(RebalancerState next, Now now) {
+  next.placements.heard(situation_.state.placements.highest);
+  take_up(std::move(next), now.steady);
+  bound_dates(now);
+}
+
+// Of whichever shape it is. All parts refer to the one topology.
+void Rebalancer::take_up(RebalancerState next, TimePoint now) {
+  pour();
+  RebalancerState& state = situation_.state;
+  state = std::move(next);
+  Topology topology = topology_of(situation_.configured, state);
+  if (topology.shape() != situation_.topology.shape()) {
+    situation_.topology = std::move(topology);
+    situation_.sources.resize(situation_.topology.gpus);
+  }
+  situation_.group.take_up(state.gpus_empty);
+  situation_.gain.adopted();
+  situation_.in_vain.reset();
+  situation_.gpus_ordered = false;
+  last_applied_ = state.placements.published.id;
+  in_force_since_ = now;
+  gpu_window_.reset();
+  note_gpus();
+}
+
+// False, and nothing changes, where the group carried over something else.
+bool Rebalancer::resize(const CarriedMap& carried, TimePoint now) {
+  if (refuses_shape(situation_, carried.shape, now)) return false;
+  if (carried_to(situation_, carried.shape) != carried) return false;
+  take_up(state_in_shape(situation_, carried), now);
+  return true;
+}
+
+void Rebalancer::begin_term(uint64_t term) {
+  if (term > 0) situation_.state.placements.heard({term - 1, 0});
 }
 
 }  // namespace eplbd

@@ -13,6 +13,7 @@
 namespace eplbd {
 
 struct RebalancerState {
+  std::optional<Shape> resized;  // of all maps here; nothing: the configured one
   PlacementLog placements;
   struct Spent {
     double unix_seconds = 0;

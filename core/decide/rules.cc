@@ -7,6 +7,7 @@
 #include "core/decide/cooldown.h"
 #include "core/decide/limits.h"
 #include "core/decide/number.h"
+#include "core/decide/resize.h"
 #include "core/decide/search.h"
 #include "core/model/imbalance.h"
 
@@ -100,15 +101,38 @@ Rule check_last_search(const Situation& situation, const Decision& decision) {
   return held ? Rule(last.answer) : std::nullopt;
 }
 
-// What must change because the group runs what it should not, or by a name that is not its own.
-Decision force(const Situation& situation, const Measured& measured, Decision decision) {
-  const GroupState& group = situation.group;
+// Of what reports force, whoever ordered nothing.
+Rule check_before_forced(const Situation& situation, const Decision& decision, MoveBudget& budget) {
   const TimePoint now = decision.now.steady;
-  MoveBudget budget;
   Rule rule = check_hold(situation, now);
   if (!rule) rule = check_forced(situation, now, budget);
   if (!rule) rule = check_last_search(situation, decision);
-  if (rule) return answered(std::move(decision), std::move(*rule));
+  return rule;
+}
+
+// The group is of another shape, and is to be planned for by itself.
+Decision follow_shape(const Situation& situation, Decision decision) {
+  MoveBudget budget;
+  if (Rule rule = check_before_forced(situation, decision, budget)) {
+    return answered(std::move(decision), std::move(*rule));
+  }
+  const Shape shape = situation.group.carried()->shape;
+  Decision resize = plan_resize(situation, shape, decision.now, budget);
+  resize.forced = true;
+  if (!resize.update) {
+    resize.verdict = Verdict::topology_mismatch;
+    resize.detail = situation.group.mismatch() + ", but: " + resize.detail;
+  }
+  return resize;
+}
+
+// What must change because the group runs what it should not, or by a name that is not its own.
+Decision force(const Situation& situation, const Measured& measured, Decision decision) {
+  const GroupState& group = situation.group;
+  MoveBudget budget;
+  if (Rule rule = check_before_forced(situation, decision, budget)) {
+    return answered(std::move(decision), std::move(*rule));
+  }
   decision.forced = true;
   const PlacementRules rules{GroupRule::none, nullptr, situation.gpus_down, false};
   if (group.nameless() && !find_violation(situation.topology, group.in_force(), rules)) {
@@ -127,6 +151,9 @@ Decision refused(const Situation& situation, Now now, std::string why) {
 
 Decision plan_given(const Situation& situation, const Placement& placement, UpdateReason reason,
                     Now now) {
+  if (reason != UpdateReason::recovered && situation.group.topology_mismatch()) {
+    return refused(situation, now, situation.group.mismatch());
+  }
   const PlacementRules rules{GroupRule::none, nullptr, situation.gpus_down, false};
   if (auto violation = find_violation(situation.topology, placement, rules)) {
     return refused(situation, now, std::move(*violation));
@@ -149,6 +176,8 @@ Decision decide(const Situation& situation, Now now) {
     return search(situation, measured, {UpdateReason::gpu, {}, std::nullopt}, std::move(decision));
   }
   if (situation.paused(now.steady)) return stop({Verdict::paused, "paused by an operator"});
+  const bool follows = situation.options.follow_shape && situation.mode() == Mode::active;
+  if (follows && group.carried() != nullptr) return follow_shape(situation, std::move(decision));
   const bool waits = group.pending() && is_runnable(situation.topology, group);
   const bool wrong = !waits && (group.pending() || group.broken() || situation.gpus_to_change());
   if (may_change && (wrong || group.nameless())) {
@@ -202,6 +231,19 @@ Decision plan_rollback(const Situation& situation, std::optional<uint64_t> versi
 
 Decision plan_import(const Situation& situation, const Placement& placement, Now now) {
   return plan_given(situation, placement, UpdateReason::imported, now);
+}
+
+Decision plan_resize(const Situation& situation, Shape shape, Now now, MoveBudget budget) {
+  if (auto why = refuses_shape(situation, shape, now.steady)) {
+    return refused(situation, now, std::move(*why));
+  }
+  CarriedMap carried = carried_to(situation, shape);
+  const auto next = in_shape(situation, carried, now);
+  const Measured measured = measure_now(*next, now);
+  Decision decision = begin(*next, measured, now);
+  decision.carried = std::move(carried);
+  return search(*next, measured, {UpdateReason::resized, budget, std::nullopt},
+                std::move(decision));
 }
 
 Decision plan_recovered(const Situation& situation, Now now) {

@@ -22,11 +22,16 @@ Duration rate_half_life(const WindowOptions& options) {
   return options.half_life.value_or(kRateHalfLife);
 }
 
-Situation::Situation(const Topology& shape, const RebalancerOptions& given, Now now,
+Topology topology_of(const Topology& configured, const RebalancerState& state) {
+  return state.resized ? resized(configured, *state.resized) : configured;
+}
+
+Situation::Situation(const Topology& usual, const RebalancerOptions& given, Now now,
                      RebalancerState recovered)
-    : topology(shape),
+    : configured(usual),
       options(given),
       state(std::move(recovered)),
+      topology(topology_of(configured, state)),
       balancer(make_balancer(given.balancer)),
       sources(topology, source_rules(given), rate_half_life(given.window)),
       window(topology, given.window),

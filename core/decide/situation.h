@@ -25,8 +25,11 @@ namespace eplbd {
 SourceRules source_rules(const RebalancerOptions& options);
 Duration rate_half_life(const WindowOptions& options);
 
+// What the state's maps are of.
+Topology topology_of(const Topology& configured, const RebalancerState& state);
+
 struct Situation {
-  Situation(const Topology& topology, const RebalancerOptions& options, Now now,
+  Situation(const Topology& configured, const RebalancerOptions& options, Now now,
             RebalancerState recovered);
   Situation(const Situation&) = delete;  // its parts refer to each other
   Situation& operator=(const Situation&) = delete;
@@ -42,9 +45,10 @@ struct Situation {
   // The GPUs that hold nothing are not the ones that are to hold nothing.
   bool gpus_to_change() const;
 
-  const Topology topology;
+  const Topology configured;
   RebalancerOptions options;
   RebalancerState state;
+  Topology topology;  // the configured one, in the state's shape
   std::unique_ptr<const Balancer> balancer;
   SourceTable sources;
   AdaptiveWindow window;

@@ -16,10 +16,23 @@ void remember(PlacementUpdate update, std::deque<PlacementUpdate>& history) {
   if (history.size() > kHistory) history.pop_back();
 }
 
+// What a group runs by nobody's decision of ours.
+PlacementUpdate found(PlacementId id, const Placement& placement, double unix_seconds,
+                      std::vector<int32_t> gpus_down) {
+  PlacementUpdate update;
+  update.id = update.base = id;
+  update.unix_seconds = unix_seconds;
+  update.reason = id == PlacementId{} ? UpdateReason::initial : UpdateReason::recovered;
+  update.placement = placement;
+  update.gpus_down = std::move(gpus_down);
+  return update;
+}
+
 }  // namespace
 
 PlacementId PlacementLog::next_id(double unix_seconds) const {
-  PlacementId id{published.id.term, std::max(highest.version, published.id.version) + 1};
+  PlacementId id{std::max(highest.term, published.id.term),
+                 std::max(highest.version, published.id.version) + 1};
   if (new_term) {
     const double seconds = std::clamp(unix_seconds, 1.0, kLatestTerm);
     id.term = std::max(static_cast<uint64_t>(seconds), highest.term + 1);
@@ -63,12 +76,16 @@ void PlacementLog::adopt(PlacementId id, const Placement& placement, double unix
     if (published.id != PlacementId{}) remember(std::move(published), history);
     heard(id);
   }
-  published = {};
-  published.id = published.base = id;
-  published.unix_seconds = unix_seconds;
-  published.reason = id == PlacementId{} ? UpdateReason::initial : UpdateReason::recovered;
-  published.placement = placement;
-  published.gpus_down = std::move(gpus_down);
+  published = found(id, placement, unix_seconds, std::move(gpus_down));
+}
+
+void PlacementLog::carry_over(const Topology& topology, PlacementId id, const Placement& placement,
+                              double unix_seconds, std::vector<int32_t> gpus_down) {
+  give_up(published.id);
+  if (id > highest) heard(id);
+  history.clear();
+  initial = id == PlacementId{} ? placement : Placement::initial(topology);
+  published = found(id, placement, unix_seconds, std::move(gpus_down));
 }
 
 }  // namespace eplbd

@@ -38,6 +38,10 @@ struct PlacementLog {
   // the initial one, or above the published one.
   void adopt(PlacementId id, const Placement& placement, double unix_seconds,
              std::vector<int32_t> gpus_down);
+  // The group is of another shape, this one, and runs `placement` under a name of before. What went
+  // out until now is of no more use; the names stay taken.
+  void carry_over(const Topology& topology, PlacementId id, const Placement& placement,
+                  double unix_seconds, std::vector<int32_t> gpus_down);
 };
 
 }  // namespace eplbd

@@ -79,4 +79,17 @@ std::vector<std::string> Topology::problems() const {
   return problems;
 }
 
+Topology resized(const Topology& topology, Shape shape) {
+  Topology next = topology;
+  next.slots = shape.slots;
+  next.gpus = shape.gpus;
+  const bool whole_nodes = shape.gpus % topology.gpus_per_node() == 0;
+  next.nodes = whole_nodes ? shape.gpus / topology.gpus_per_node() : 1;
+  next.gpu_speeds.clear();
+  if (topology.gpu_speeds.empty() || !next.problems().empty()) return next;
+  next.gpu_speeds = topology.gpu_speeds;
+  next.gpu_speeds.resize(shape.gpus, 1.0);
+  return next;
+}
+
 }  // namespace eplbd

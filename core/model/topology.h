@@ -8,6 +8,13 @@
 
 namespace eplbd {
 
+// What a group may change of its shape while it runs, by growing or shrinking.
+struct Shape {
+  int32_t slots = 0;
+  int32_t gpus = 0;
+  bool operator==(const Shape&) const = default;
+};
+
 // A plain value. Requires nothing on construction; `problems()` says why a shape is impossible, and
 // everything else in core requires that it says nothing.
 struct Topology {
@@ -37,7 +44,14 @@ struct Topology {
   // One sentence a problem, each naming the keys and values that clash. Empty: possible.
   std::vector<std::string> problems() const;
 
+  Shape shape() const { return {slots, gpus}; }
+
   bool operator==(const Topology&) const = default;
 };
+
+// The same model on a group of another shape. Nodes keep their size where it divides the GPUs, else
+// all GPUs are one node; GPUs keep their speed, and those that none is known of have 1. Requires
+// nothing: its problems() tell whether it is possible.
+Topology resized(const Topology& topology, Shape shape);
 
 }  // namespace eplbd

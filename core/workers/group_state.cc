@@ -107,16 +107,10 @@ ObserveResult GroupState::report(const StateReport& report, Now now) {
   result.rejected = check(report, now);
   if (result.rejected) return result;
   reported_at_ = now.steady;
-  topology_mismatch_ = report.layers != topology_.layers || report.slots != topology_.slots ||
-                       report.logical_experts != topology_.logical_experts ||
-                       report.gpus != topology_.gpus;
-  if (topology_mismatch_) {
-    mismatch_ = std::string(report.source) + " runs " + std::to_string(report.layers) +
-                " layers, " + std::to_string(report.logical_experts) + " logical experts, " +
-                std::to_string(report.slots) + " slots, " + std::to_string(report.gpus) +
-                " GPUs, not the topology that is configured";
+  note_shape(report);
+  if (topology_mismatch()) {
     result.topology_mismatch = true;
-    result.detail = mismatch_;
+    result.detail = mismatch();
     return result;
   }
   unknown_ = false;
@@ -146,6 +140,43 @@ ObserveResult GroupState::report(const StateReport& report, Now now) {
     adopt(report.running, std::move(map.placement), now, result);
   }
   return result;
+}
+
+void GroupState::note_shape(const StateReport& report) {
+  shape_ = {std::string(report.source), report.layers, report.logical_experts, report.slots,
+            report.gpus};
+  if (carried() == nullptr) return;
+  const Shape shape{static_cast<int32_t>(report.slots), static_cast<int32_t>(report.gpus)};
+  ReportedMap map = read_reported_map(resized(topology_, shape), report.physical_to_logical);
+  carried_ = {shape, report.running, std::move(map.placement), std::move(map.empty_gpus)};
+}
+
+bool GroupState::topology_mismatch() const {
+  return shape_ &&
+         (shape_->layers != topology_.layers || shape_->slots != topology_.slots ||
+          shape_->logical_experts != topology_.logical_experts || shape_->gpus != topology_.gpus);
+}
+
+const CarriedMap* GroupState::carried() const {
+  const bool same_model = topology_mismatch() && shape_->layers == topology_.layers &&
+                          shape_->logical_experts == topology_.logical_experts;
+  const bool even = same_model && shape_->gpus > 0 && shape_->slots % shape_->gpus == 0;
+  return even ? &carried_ : nullptr;
+}
+
+std::string GroupState::mismatch() const {
+  const auto text = [](int64_t layers, int64_t experts, int64_t slots, int64_t gpus) {
+    return std::to_string(layers) + " layers, " + std::to_string(experts) + " logical experts, " +
+           std::to_string(slots) + " slots, " + std::to_string(gpus) + " GPUs";
+  };
+  if (!shape_) return "";
+  return shape_->source + " runs " +
+         text(shape_->layers, shape_->logical_experts, shape_->slots, shape_->gpus) + ", not " +
+         text(topology_.layers, topology_.logical_experts, topology_.slots, topology_.gpus) +
+         (carried() == nullptr
+              ? ""
+              : "; eplbctl resize --gpus " + std::to_string(shape_->gpus) + " --slots " +
+                    std::to_string(shape_->slots) + " goes on with that");
 }
 
 // What is wrong with the map, and which GPUs the group emptied where the map of that name had
@@ -243,7 +274,7 @@ void GroupState::note_status(const StateReport& report, ObserveResult& result) {
 
 ObserveResult GroupState::counts_name(PlacementId running, Now now) {
   ObserveResult result;
-  topology_mismatch_ = false;  // counts have the topology's shape
+  shape_.reset();  // counts have the topology's
   if (running == log_.published.id) {
     unknown_ = false;
     if (!pending_) return result;

@@ -70,8 +70,12 @@ class GroupState {
   bool may_empty_gpus() const { return may_empty_gpus_; }
   // GPUs that the group itself emptied, and did not report weights on again; sorted.
   const std::vector<int32_t>& empty_gpus() const { return empty_gpus_; }
-  bool topology_mismatch() const { return topology_mismatch_; }
-  const std::string& mismatch() const { return mismatch_; }
+  // The group reports another shape than the topology's; a sentence that says who and which.
+  bool topology_mismatch() const;
+  std::string mismatch() const;
+  // With topology_mismatch(): what it holds in that shape. Null: it is one of another model, or one
+  // in which not every GPU has as many slots.
+  const CarriedMap* carried() const;
   std::optional<TimePoint> applied_at() const { return applied_at_; }
   std::optional<TimePoint> reported_at() const { return reported_at_; }
   bool due_again(Duration apply_timeout, TimePoint now) const;
@@ -86,6 +90,7 @@ class GroupState {
   void adopt(PlacementId id, Placement placement, Now now, ObserveResult& result);
   void fall_behind(PlacementId id, Placement placement, TimePoint now, ObserveResult& result);
   void note_status(const StateReport& report, ObserveResult& result);
+  void note_shape(const StateReport& report);
 
   const Topology& topology_;
   PlacementLog& log_;
@@ -103,8 +108,15 @@ class GroupState {
   std::string failure_;
   TimePoint pending_since_{};
   TimePoint sent_at_{};  // last publication of what is pending
-  bool topology_mismatch_ = false;
-  std::string mismatch_;
+  struct ReportedShape {
+    std::string source;
+    int64_t layers = 0;
+    int64_t logical_experts = 0;
+    int64_t slots = 0;
+    int64_t gpus = 0;
+  };
+  std::optional<ReportedShape> shape_;  // as the group says; nothing: as we know it
+  CarriedMap carried_;
   std::optional<TimePoint> applied_at_;
   std::optional<TimePoint> reported_at_;
 };

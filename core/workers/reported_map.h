@@ -25,6 +25,15 @@ struct ReportedMap {
 // cannot hold every expert; nor does an expert that is twice on a GPU: engines start like that.
 ReportedMap read_reported_map(const Topology& topology, const PackedArray<int32_t>& slot_to_expert);
 
+// What a group holds in another shape than the one it is known in.
+struct CarriedMap {
+  Shape shape;
+  PlacementId running;  // the name that it says; nothing new was given out in this shape
+  Placement placement;  // [layers, shape.slots]; what is not filled yet is empty
+  std::vector<int32_t> empty_gpus;  // sorted
+  bool operator==(const CarriedMap&) const = default;
+};
+
 // Whether the GPU holds no expert in any layer.
 bool is_empty(const Topology& topology, const Placement& placement, int32_t gpu);
 

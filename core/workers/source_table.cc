@@ -41,14 +41,20 @@ bool advance_counter(const PackedArray<uint32_t>& counter, std::span<uint32_t> l
 
 SourceTable::SourceTable(const Topology& topology, SourceRules rules, Duration half_life)
     : layers_(topology.layers),
-      gpus_(topology.gpus),
       cells_(static_cast<size_t>(topology.layers) * topology.logical_experts),
-      gpu_cells_(static_cast<size_t>(topology.layers) * topology.gpus),
       rules_(std::move(rules)),
       half_life_(half_life),
       followed_(rules_.engine, rules_.timeout),
-      arrivals_(topology.layers, topology.logical_experts),
-      gpu_tokens_(gpu_cells_) {}
+      arrivals_(topology.layers, topology.logical_experts) {
+  resize(topology.gpus);
+}
+
+void SourceTable::resize(int32_t gpus) {
+  gpus_ = gpus;
+  gpu_cells_ = static_cast<size_t>(layers_) * gpus;
+  gpu_tokens_.assign(gpu_cells_, 0);
+  for (auto& [name, source] : sources_) source.gpu_counter = {};
+}
 
 void SourceTable::set_rules(SourceRules rules, Duration half_life) {
   followed_.set_rules(rules.engine, rules.timeout);

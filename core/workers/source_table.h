@@ -81,6 +81,8 @@ class SourceTable {
   void forget_silent(TimePoint now);
 
   void set_rules(SourceRules rules, Duration half_life);
+  // The group has so many GPUs from here on; what is counted by expert goes on.
+  void resize(int32_t gpus);
 
   bool live(const Source& source, TimePoint now) const;  // its counts are
   bool any_live(TimePoint now) const;
@@ -115,9 +117,9 @@ class SourceTable {
   void sum_layers(IngestResult& result) const;
 
   const int32_t layers_;
-  const int32_t gpus_;
-  const size_t cells_;      // layers * logical_experts
-  const size_t gpu_cells_;  // layers * gpus
+  const size_t cells_;  // layers * logical_experts
+  int32_t gpus_ = 0;
+  size_t gpu_cells_ = 0;  // layers * gpus
   SourceRules rules_;
   Duration half_life_;
   Map sources_;

@@ -67,6 +67,12 @@ class Fields {
     }
     return PackedArray<T>(bytes);
   }
+  // An array, wherever it is one of so many items.
+  bool has_items(std::string_view key, uint64_t items, size_t bytes_of_one) const {
+    const MsgpackValue* value = find_said(key);
+    const auto bytes = value == nullptr ? std::nullopt : value->as_binary();
+    return bytes && bytes->size() == items * bytes_of_one;
+  }
   void require(bool condition, RejectReason otherwise, std::string_view key,
                std::string_view expected = {}) {
     if (!condition) fail({otherwise, {}, key, expected});
@@ -147,7 +153,8 @@ void read_common(Fields& fields, Report& report) {
   fields.require(std::isfinite(report.ts), RejectReason::bad_timestamp, key::kTs);
 }
 
-WorkerMessage decode_counts(Fields& fields, uint64_t sequence, const Topology& topology) {
+WorkerMessage decode_counts(Fields& fields, uint64_t sequence, const Topology& topology,
+                            int32_t other_gpus) {
   CountsReport report;
   read_common(fields, report);
   report.sequence = sequence;
@@ -159,7 +166,11 @@ WorkerMessage decode_counts(Fields& fields, uint64_t sequence, const Topology& t
   report.global = scope == "global";
   const auto layers = static_cast<uint64_t>(topology.layers);
   report.counts = fields.array<uint32_t>(key::kCounts, layers * topology.logical_experts);
-  report.gpu_tokens = fields.array<uint32_t>(key::kGpuTokens, layers * topology.gpus, Bytes{});
+  const uint64_t other = layers * other_gpus;
+  const bool of_other =
+      other_gpus > 0 && fields.has_items(key::kGpuTokens, other, sizeof(uint32_t));
+  report.gpu_tokens =
+      fields.array<uint32_t>(key::kGpuTokens, of_other ? other : layers * topology.gpus, Bytes{});
   fields.require(std::isfinite(report.since), RejectReason::bad_timestamp, key::kSince);
   fields.require(report.cumulative || kind == "delta", RejectReason::bad_value, key::kKind,
                  "delta or cumulative");
@@ -282,7 +293,8 @@ size_t largest_worker_message(const Topology& topology) {
   return std::max(counts, map) + kOtherKeys;
 }
 
-WorkerMessage decode_worker_message(Bytes sequence_frame, Bytes payload, const Topology& topology) {
+WorkerMessage decode_worker_message(Bytes sequence_frame, Bytes payload, const Topology& topology,
+                                    int32_t other_gpus) {
   const auto sequence = decode_sequence(sequence_frame);
   if (!sequence) return Rejection{RejectReason::wrong_frames};
   Fields fields;
@@ -292,7 +304,7 @@ WorkerMessage decode_worker_message(Bytes sequence_frame, Bytes payload, const T
   const uint64_t version = fields.uint(key::kV);
   fields.require(version == kWireVersion, RejectReason::wrong_version, key::kV);
   if (fields.failed()) return fields.failure();
-  return type == "counts" ? decode_counts(fields, *sequence, topology)
+  return type == "counts" ? decode_counts(fields, *sequence, topology, other_gpus)
                           : decode_state(fields, *sequence);
 }
 

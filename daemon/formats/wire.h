@@ -32,10 +32,12 @@ size_t largest_worker_message(const Topology& topology);
 
 using WorkerMessage = std::variant<Rejection, CountsReport, StateReport>;
 
-// Counts have this topology's shape, or are rejected. A state report may tell of another shape (its
-// map has the one that it names): what that means is the rebalancer's to say.
+// Counts have this topology's shape, or are rejected; `other_gpus`: or so many GPUs, as the group
+// reports. A state report may tell of another shape (its map has the one that it names): what that
+// means is the rebalancer's to say.
 WorkerMessage decode_worker_message(std::span<const std::byte> sequence,
-                                    std::span<const std::byte> payload, const Topology& topology);
+                                    std::span<const std::byte> payload, const Topology& topology,
+                                    int32_t other_gpus = 0);
 
 // What a worker sends: the simulated fleet, tests and benchmarks. Requires: shapes that agree.
 std::string encode_counts(const CountsReport& report);

@@ -49,8 +49,8 @@ void add_placements(MsgpackMap& map, std::string_view key,
 // The map of a state file, value by value. Any value that is not what it should be fails all.
 class StateReader {
  public:
-  StateReader(std::string_view body, const Topology& topology)
-      : reader_(as_bytes(body)), topology_(topology) {}
+  StateReader(std::string_view body, const Topology& configured)
+      : reader_(as_bytes(body)), topology_(configured) {}
 
   bool read(std::string& deployment, std::string& shape, RebalancerState& state) {
     const auto map = reader_.next();
@@ -59,12 +59,17 @@ class StateReader {
       const auto key = reader_.next();
       const auto name = key ? key->as_string() : std::nullopt;
       if (!name) return false;
-      // The first two come first, and tell whether the rest means anything to us.
+      // These come first, and tell whether the rest means anything to us.
       if (*name == "deployment") {
         deployment = text();
       } else if (*name == "shape") {
         shape = text();
-        if (shape != state_shape(topology_)) return true;
+      } else if (*name == "resized_from") {
+        resized_from_ = text();
+      } else if (*name == "resized") {
+        take_shape(numbers<int32_t>(), state);
+      } else if (shape != state_shape(topology_)) {
+        return true;
       } else if (!read_ids(*name, state) && !read_placements(*name, state) &&
                  !read_orders(*name, state)) {
         if (!reader_.next_whole(1)) return false;  // of a later version of ours
@@ -73,6 +78,8 @@ class StateReader {
     return !failed_ && reader_.at_end();
   }
 
+  const Topology& topology() const { return topology_; }
+
   static std::string state_shape(const Topology& topology) {
     return std::to_string(topology.layers) + " layers x " +
            std::to_string(topology.logical_experts) + " experts on " +
@@ -80,6 +87,15 @@ class StateReader {
   }
 
  private:
+  // An order holds until the configuration is another one than it was given under.
+  void take_shape(const std::vector<int32_t>& shape, RebalancerState& state) {
+    check(shape.size() == 2);
+    if (failed_ || resized_from_ != state_shape(topology_)) return;
+    state.resized = Shape{shape[0], shape[1]};
+    topology_ = resized(topology_, *state.resized);
+    check(topology_.problems().empty());
+  }
+
   bool read_ids(std::string_view name, RebalancerState& state) {
     if (name == "highest_term") {
       state.placements.highest.term = uint();
@@ -187,14 +203,16 @@ class StateReader {
   }
 
   MsgpackReader reader_;
-  const Topology& topology_;
+  Topology topology_;  // the configured one, in the shape that it was resized to
+  std::string resized_from_;
   bool failed_ = false;
 };
 
 }  // namespace
 
 std::string encode_state_file(const RebalancerState& state, std::string_view deployment,
-                              const Topology& topology) {
+                              const Topology& configured) {
+  const Topology topology = topology_of(configured, state);
   std::vector<double> spent;
   std::vector<int32_t> forced;
   for (const auto& update : state.spent) {
@@ -204,6 +222,11 @@ std::string encode_state_file(const RebalancerState& state, std::string_view dep
   MsgpackMap map;
   map.add("deployment", deployment);
   map.add("shape", StateReader::state_shape(topology));
+  if (state.resized) {
+    const int32_t shape[] = {state.resized->slots, state.resized->gpus};
+    map.add("resized_from", StateReader::state_shape(configured));
+    map.add_array("resized", std::span<const int32_t>(shape));
+  }
   map.add("highest_term", state.placements.highest.term);
   map.add("highest_version", state.placements.highest.version);
   map.add("new_term", state.placements.new_term ? 1 : 0);
@@ -231,7 +254,7 @@ std::string encode_state_file(const RebalancerState& state, std::string_view dep
 }
 
 StateFileContent decode_state_file(std::string_view bytes, std::string_view deployment,
-                                   const Topology& topology) {
+                                   const Topology& configured) {
   const auto fault = [](StateFileFault kind, std::string detail) {
     return StateFileContent{kind, std::move(detail), {}};
   };
@@ -256,11 +279,12 @@ StateFileContent decode_state_file(std::string_view bytes, std::string_view depl
   StateFileContent content;
   std::string found;
   std::string shape;
-  const bool whole = StateReader(body, topology).read(found, shape, content.state);
+  StateReader reader(body, configured);
+  const bool whole = reader.read(found, shape, content.state);
   if (whole && found != deployment) {
     return fault(StateFileFault::other_deployment, "it is of deployment " + found);
   }
-  if (whole && shape != StateReader::state_shape(topology)) {
+  if (whole && shape != StateReader::state_shape(reader.topology())) {
     return fault(StateFileFault::other_shape, "it is of " + shape);
   }
   if (!whole || content.state.placements.published.placement.map().empty() ||

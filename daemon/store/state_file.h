@@ -24,8 +24,10 @@ namespace eplbd {
 
 // ---- The bytes of a generation: header with length and checksum, then a msgpack map ----
 
+// What was resized is in the state's own shape, and only means anything under the configuration
+// that it was resized from; under any other one it is of another shape.
 std::string encode_state_file(const RebalancerState& state, std::string_view deployment,
-                              const Topology& topology);
+                              const Topology& configured);
 
 enum class StateFileFault { none, damaged, newer_format, other_deployment, other_shape };
 struct StateFileContent {
@@ -34,7 +36,7 @@ struct StateFileContent {
   RebalancerState state;  // fault none
 };
 StateFileContent decode_state_file(std::string_view bytes, std::string_view deployment,
-                                   const Topology& topology);
+                                   const Topology& configured);
 
 // ---- The folder ----
 

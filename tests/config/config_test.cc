@@ -26,7 +26,7 @@ TEST_CASE("Deployment and topology are enough; the rest has its defaults", "[con
         "deployment: \"d\"\n"
         "topology:\n"
         "  layers: 2\n  logical_experts: 4\n  slots: 8\n  gpus: 2\n  nodes: 1\n  groups: 1\n"
-        "  layer_ids: []\n  gpu_speeds: []\n"
+        "  layer_ids: []\n  gpu_speeds: []\n  follow: false\n"
         "endpoints:\n"
         "  counts:\n    bind: [\"tcp://127.0.0.1:15557\"]\n"
         "  placements:\n    bind: [\"tcp://127.0.0.1:15657\"]\n"
@@ -59,6 +59,7 @@ topology:
   groups: 2
   layer_ids: [3, 5]
   gpu_speeds: [1, 0.8, 1.25e-1, 3]
+  follow: true
 endpoints:
   counts: {bind: ["tcp://127.0.0.1:*", "ipc:///run/eplbd/counts"]}
   placements: {bind: ["tcp://[::1]:0", "tcp://*:4000"]}
@@ -95,6 +96,7 @@ TEST_CASE("Every key is read", "[config]") {
   CHECK(config.state.directory == "/tmp/s");
   const RebalancerOptions& options = config.rebalancer;
   CHECK(options.mode == Mode::shadow);
+  CHECK(options.follow_shape);
   CHECK(options.window.half_life == Duration(1500ms));
   CHECK(options.trigger.imbalance == 1.3);
   CHECK(options.trigger.settle == 1.0);
@@ -199,6 +201,9 @@ TEST_CASE("Only what a reload takes may differ", "[config]") {
       "mode: shadow\nwindow: {half_life: 3s}\ntrigger: {cooldown: 9s}\nlimits: {max_moves: 3}\n"
       "balancer: {policy: joint}\nworkers: {timeout: 3s}\nlog: {level: debug}\n";
   CHECK(unreloadable_changes(running, parse(reloadable)).empty());
+  Config follows = running;
+  follows.rebalancer.follow_shape = true;
+  CHECK(unreloadable_changes(running, follows).empty());
   CHECK(unreloadable_changes(running, parse_config(kEverything, "F")) ==
         std::vector<std::string>{"deployment",
                                  "topology.gpus",

@@ -58,7 +58,7 @@ std::vector<std::string> all_keys() {
 }
 
 TEST_CASE("The parser knows the keys of the contract", "[config]") {
-  CHECK(all_keys().size() == 50);
+  CHECK(all_keys().size() == 51);
   CHECK(keys_known_in("counts") == std::vector<std::string>{"bind"});
   CHECK(keys_known_in("placements") == std::vector<std::string>{"bind"});
 }

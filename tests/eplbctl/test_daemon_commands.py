@@ -171,7 +171,7 @@ class Commands(DaemonTest):
                          json.loads(self.ctl("status", "--json", expect=1))["problems"])
 
     def test_orders(self):
-        self.start()
+        self.start(workers={"timeout": "60s"})
         self.ctl("pause", "--for", "2h")
         status = self.status()
         self.assertTrue(status["paused"])
@@ -206,7 +206,12 @@ class Commands(DaemonTest):
         self.assertEqual([3], json.loads(self.ctl("gpu", "--json"))["gpus_down"])
         self.assertTrue(json.loads(self.ctl("gpu", "--json", "restore", 3))["done"])
         self.assertIn("0 to 7", self.ctl("gpu", "drain", 99, expect=FAILED))
-        for wrong in (("mode", "x"), ("pause", "--for", "3"), ("gpu", "drain")):
+        self.assertIn("scale the group first",
+                      self.ctl("resize", "--gpus", 10, "--slots", 50, "--dry-run", expect=FAILED))
+        self.assertIn("multiple of gpus",
+                      self.ctl("resize", "--gpus", 10, "--slots", 51, expect=FAILED))
+        for wrong in (("mode", "x"), ("pause", "--for", "3"), ("gpu", "drain"),
+                      ("resize", "--gpus", 10), ("resize", "--gpus", 0, "--slots", 50)):
             self.ctl(*wrong, expect=USAGE)
 
     def test_what_is_in_force_is_not_published_and_what_is_worse_is_said(self):

@@ -197,14 +197,16 @@ class Vllm(RanksTest):
             until=fell_back, interval=10**6, beats=3, settings={"fallback_seconds": 0.3})
         self.told(found, "observing only, the engine balances by itself: no daemon was heard for")
 
-    def test_a_group_of_another_shape_reports_it_and_stops_acting(self):
-        def stopped(link, told):
-            return any("another shape" in line for line in told.messages)
-
-        found = self.run_stage(until=stopped, placement=None, grows_at=100)
-        shapes = [m["slots"] for m in self.messages if m["type"] == "state"]
-        self.assertEqual((shapes[0], shapes[-1]), (SLOTS, SLOTS + GPUS))
-        self.assertEqual(found[0]["seen"][-1].shape[1], SLOTS + GPUS)
+    def test_a_group_acts_on_placements_of_its_shape_before_and_after_it_was_scaled(self):
+        larger = np.tile(np.arange(SLOTS + GPUS)[::-1] % EXPERTS, (LAYERS, 1))
+        found = self.run_stage(until=applied, placement=larger, times=60, grows_at=300)
+        self.assertTrue(any("have another shape" in line for line in found[0]["messages"]))
+        states = [m for m in self.messages if m["type"] == "state"]
+        self.assertEqual((states[0]["slots"], states[-1]["slots"]), (SLOTS, SLOTS + GPUS))
+        self.assertEqual({m["slots"] for m in states if m["status"] == "applied"}, {SLOTS + GPUS})
+        for result in found:
+            self.assertEqual(result["running"], (9, 1))
+            np.testing.assert_array_equal(result["seen"][-1], larger)
 
     def test_where_one_rank_has_no_link_all_stay_out(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -246,3 +246,31 @@ TEST_CASE("a save that fails leaves what was there") {
   file.save(a_state(7));
   CHECK(file.load().state->placements.published.id == PlacementId{100, 7});
 }
+
+TEST_CASE("a shape that was resized to holds until the configuration changes") {
+  RebalancerState resized_state;
+  resized_state.resized = Shape{9, 3};
+  const Topology larger = resized(kTopology, {9, 3});
+  resized_state.placements.highest = {100, 7};
+  resized_state.placements.published.id = {100, 7};
+  resized_state.placements.published.placement = Placement::initial(larger);
+  resized_state.placements.initial = Placement::initial(larger);
+  resized_state.gpus_down = {2};
+  const std::string bytes = encode_state_file(resized_state, "ds", kTopology);
+  const auto decode = [&](const Topology& configured) {
+    return decode_state_file(bytes, "ds", configured);
+  };
+
+  const StateFileContent same = decode(kTopology);
+  REQUIRE(same.fault == StateFileFault::none);
+  CHECK(same.state == resized_state);
+
+  const StateFileContent written_down = decode(larger);
+  REQUIRE(written_down.fault == StateFileFault::none);
+  CHECK_FALSE(written_down.state.resized);
+  CHECK(written_down.state.placements == resized_state.placements);
+
+  const StateFileContent third = decode(resized(kTopology, {12, 3}));
+  CHECK(third.fault == StateFileFault::other_shape);
+  CHECK_THAT(third.detail, Catch::Contains("9 slots of 3 GPUs"));
+}
