@@ -1,5 +1,5 @@
 # Which folder may include which: fails when an include points another way, when core reads a clock,
-# or when a test is in no list of sources.
+# when two headers call different things alike, or when a test is in no list of sources.
 # SPDX-License-Identifier: Apache-2.0
 cmake_minimum_required(VERSION 3.25)
 
@@ -66,6 +66,20 @@ foreach(top core lib config metrics daemon eplbctl)
     if(NOT ruled AND NOT folder STREQUAL "daemon/page")
       list(APPEND failures "${source}: no room is called ${folder}")
     endif()
+  endforeach()
+endforeach()
+
+# One namespace holds them all: of two classes with one name the linker takes either's functions.
+file(GLOB_RECURSE headers RELATIVE ${SOURCE} ${SOURCE}/core/*.h ${SOURCE}/lib/*.h ${SOURCE}/config/*.h
+     ${SOURCE}/metrics/*.h ${SOURCE}/daemon/*.h ${SOURCE}/eplbctl/*.h)
+foreach(header IN LISTS headers)
+  file(STRINGS ${SOURCE}/${header} classes REGEX "^(class|struct|enum class|enum) [A-Za-z]+ .*{")
+  foreach(line IN LISTS classes)
+    string(REGEX REPLACE "^(class|struct|enum class|enum) ([A-Za-z]+) .*" "\\2" name "${line}")
+    if(DEFINED header_of_${name})
+      list(APPEND failures "${header}: ${name} is in ${header_of_${name}} too")
+    endif()
+    set(header_of_${name} ${header})
   endforeach()
 endforeach()
 

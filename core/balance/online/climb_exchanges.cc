@@ -6,7 +6,7 @@
 
 namespace eplbd {
 
-ExchangeSearch::ExchangeSearch(const LayerState& state)
+ClimbExchanges::ClimbExchanges(const LayerState& state)
     : state_(state),
       half_(state.powers.size()),
       bounds_(state.powers.size()),
@@ -17,7 +17,7 @@ ExchangeSearch::ExchangeSearch(const LayerState& state)
       halved_(state.width * kBlock) {}
 
 // The GPUs that promise most first, until no other can be worth more.
-void ExchangeSearch::run(int32_t gpu, Candidate& best) {
+void ClimbExchanges::run(int32_t gpu, Candidate& best) {
   if (!state_.open(gpu)) return;
   mark_slots(gpu, true);
   bound_partners(gpu, best.worth);
@@ -33,7 +33,7 @@ void ExchangeSearch::run(int32_t gpu, Candidate& best) {
 
 // Partners that may be worth more than `least`: as if just the right load could go over, for one
 // move where that is possible at all, else for two.
-void ExchangeSearch::bound_partners(int32_t gpu, float least) {
+void ClimbExchanges::bound_partners(int32_t gpu, float least) {
   const auto& scenarios = state_.scenarios;
   const auto& speed = state_.inverse_speed;
   bound_scenarios_.clear();
@@ -64,7 +64,7 @@ void ExchangeSearch::bound_partners(int32_t gpu, float least) {
 }
 
 // The slots of other GPUs whose expert this GPU holds, or held.
-void ExchangeSearch::mark_slots(int32_t gpu, bool on) {
+void ClimbExchanges::mark_slots(int32_t gpu, bool on) {
   for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
     if (const int32_t expert = state_.row[slot]; expert != kNoExpert) {
       state_.now.for_each(expert, [&](int32_t s) { is_held_[s] = on; });
@@ -76,7 +76,7 @@ void ExchangeSearch::mark_slots(int32_t gpu, bool on) {
 }
 
 // What the block's slots say. Columns that stay empty are never asked.
-void ExchangeSearch::load_block(int32_t gpu, Block block) {
+void ClimbExchanges::load_block(int32_t gpu, Block block) {
   const auto width = static_cast<size_t>(state_.width);
   for (size_t column = 0; column < block.size(); ++column) {
     const int32_t other = block[column].gpu;
@@ -107,7 +107,7 @@ void ExchangeSearch::load_block(int32_t gpu, Block block) {
 }
 
 // What the slot says to the block: its load, where its expert may go, and where it comes from.
-void ExchangeSearch::ask(int32_t slot, Block block) {
+void ClimbExchanges::ask(int32_t slot, Block block) {
   const int32_t mine = state_.row[slot];
   for (size_t i = 0; i < kBlock; ++i) my_allowed_[i] = i < block.size() ? 1.0F : 0.0F;
   const auto column_of = [&](int32_t s) { return column_[state_.gpu_of[s]]; };
@@ -133,7 +133,7 @@ void ExchangeSearch::ask(int32_t slot, Block block) {
   }
 }
 
-void ExchangeSearch::try_block(int32_t gpu, Block block, Candidate& best) {
+void ClimbExchanges::try_block(int32_t gpu, Block block, Candidate& best) {
   const auto width = static_cast<size_t>(state_.width);
   const size_t count = state_.scenarios.size();
   gained_.resize(count * width * kBlock);
@@ -162,7 +162,7 @@ void ExchangeSearch::try_block(int32_t gpu, Block block, Candidate& best) {
 }
 
 // The winner of each GPU against the others; of equals the first slots.
-void ExchangeSearch::take_best(int32_t gpu, Block block, const float* worth, const int32_t* which,
+void ClimbExchanges::take_best(int32_t gpu, Block block, const float* worth, const int32_t* which,
                                Candidate& best) const {
   for (size_t column = 0; column < block.size(); ++column) {
     if (which[column] < 0 || worth[column] < best.worth) continue;

@@ -11,9 +11,9 @@
 
 namespace eplbd {
 
-class ExchangeSearch {
+class ClimbExchanges {
  public:
-  explicit ExchangeSearch(const LayerState& state);
+  explicit ClimbExchanges(const LayerState& state);
 
   // Makes `best` the best exchange of this GPU's slots, if one is worth more.
   void run(int32_t gpu, Candidate& best);

@@ -74,7 +74,7 @@ class LayerClimb {
   bool repair();
 
   LayerState state_;
-  ExchangeSearch exchanges_;
+  ClimbExchanges exchanges_;
   TurnoverSearch turnovers_;
   RecountSearch recounts_;
   ReturnSearch returns_;
