@@ -12,7 +12,7 @@ using namespace eplbd;
 
 TEST_CASE("loads are ordered as a stable sort orders them", "[descending]") {
   Random random(3);
-  for (const size_t size : {0U, 1U, 2U, 15U, 16U, 17U, 72U, 127U, 128U, 129U, 512U}) {
+  for (const size_t size : {0U, 1U, 2U, 15U, 16U, 17U, 72U, 127U, 255U, 256U, 257U, 512U}) {
     for (const int32_t kinds : {1, 5, 1000000}) {  // of values: equal ones are the hard part
       std::vector<float> values(size);
       for (float& value : values) value = static_cast<float>(random.below(kinds));
