@@ -239,14 +239,12 @@ void scale_field(SearchConstants& constants, double factor) {
 }
 
 constexpr Constant kConstants[] = {
+    {"nine_slots", scale_field<&SearchConstants::nine_slots>},
     {"finest", scale_field<&SearchConstants::finest>},
     {"coarsest", scale_field<&SearchConstants::coarsest>},
-    {"many_gpus", scale_field<&SearchConstants::many_gpus>},
-    {"per_way", scale_field<&SearchConstants::per_way>},
     {"settled", scale_field<&SearchConstants::settled>},
     {"attempts_by_cost", scale_field<&SearchConstants::attempts_by_cost>},
     {"least_attempts", scale_field<&SearchConstants::least_attempts>},
-    {"most_attempts", scale_field<&SearchConstants::most_attempts>},
     {"starts", scale_field<&SearchConstants::starts>},
     {"few_gpus", scale_field<&SearchConstants::few_gpus>},
     {"near", scale_field<&SearchConstants::near>},

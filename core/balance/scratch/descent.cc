@@ -37,13 +37,13 @@ void Descent::run(double target, RegionState& state) {
 
 bool Descent::step(int32_t gpu, double target, RegionState& state) {
   constexpr double kCoarse = 1 + 1e-4;  // nearer, a replica more or less is too large a change
+  constexpr int32_t kSlots = 3;         // more find little that is lower, and take long
   const double time = state.time(gpu);
   if (time > target * (1 + constants_.far) &&
       (exchanges_.lower(gpu, target, 1, state) || replace_for(gpu, state))) {
     return true;
   }
-  return exchanges_.settle(gpu, target, state) ||
-         exchanges_.lower(gpu, target, constants_.most_slots, state) ||
+  return exchanges_.settle(gpu, target, state) || exchanges_.lower(gpu, target, kSlots, state) ||
          (time > target * kCoarse && replace_for(gpu, state));
 }
 

@@ -23,9 +23,9 @@ class ExchangeSearch {
   double ways() const;
 
   // For a GPU above `target` (tokens / speed): the first exchange found that brings it, or the
-  // other GPU, between the mean and the target, and no GPU from below the target to above it. So
-  // every step settles a GPU, and none uses up the room that the others need. Already carried out;
-  // false: none found.
+  // other GPU, just below the target, and no GPU from below the target to above it. So every step
+  // settles a GPU; it may use up its share of the room that is left below the target, and no more.
+  // Already carried out; false: none found.
   bool settle(int32_t gpu, double target, RegionState& state);
   // The exchange of at most so many slots that makes the fuller of two GPUs, one of them this, as
   // low as can be, or low enough. Already carried out; false: none makes it lower than this GPU is.
@@ -35,20 +35,23 @@ class ExchangeSearch {
   static constexpr int32_t kMostSlots = 4;
   struct Subset {
     int32_t size = 0;
-    std::array<int16_t, kMostSlots> slots{};  // within a GPU
+    std::array<int16_t, kMostSlots> places{};  // of slots that can be exchanged
 
-    std::span<const int16_t> used() const { return std::span(slots).first(size); }
+    std::span<const int16_t> used() const { return std::span(places).first(size); }
   };
-  // All subsets of one size, and what each carries.
+  // All subsets of one size, by their last place: a GPU that can exchange fewer slots has the first
+  // of them.
   struct Kind {
     std::vector<Subset> subsets;
-    size_t padded = 0;              // subsets.size() as nearest_sums() wants it
-    std::vector<int32_t> sums;      // [gpus, padded] in fixed point
-    std::vector<uint32_t> version;  // [gpus] of the state, when they were added up
+    std::vector<size_t> ending_before;  // [places + 1] subsets whose last place is before it
+    size_t padded = 0;                  // subsets.size() as nearest_sums() wants it
+    std::vector<int32_t> sums;          // [gpus, padded] what each carries, in fixed point
+    std::vector<uint32_t> version;      // [gpus] of the state, when they were added up
   };
   // What the first GPU may give the second, in tokens.
   struct Window {
     double low, high, wanted;
+    bool any;  // whatever is between is as welcome as what is wanted
   };
   struct Exchange {
     double given = 0;
@@ -58,18 +61,27 @@ class ExchangeSearch {
   };
 
   void list_subsets(int32_t slots_per_gpu);
-  std::span<const int32_t> sums(Kind& kind, int32_t gpu, const RegionState& state);
+  std::span<const int32_t> sums(size_t kind, int32_t gpu, const RegionState& state);
+  void list_movable(int32_t gpu, const RegionState& state, int32_t* shares);
+  int32_t slot_at(int32_t gpu, int32_t place) const {
+    return movable_[gpu * slots_per_gpu_ + place];
+  }
+  double tokens_in(const RegionState& state, int32_t gpu, const Subset& subset) const;
+  bool may_take(const RegionState& state, int32_t to, int32_t from, const Subset& subset) const;
   // The allowed exchange nearest to what is wanted.
-  Exchange find(Kind& kind, int32_t gpu, int32_t other, Window window, const RegionState& state);
-  bool settle_with(Kind& kind, int32_t gpu, int32_t other, double target, RegionState& state);
-  Exchange find_lowest(Kind& kind, int32_t gpu, double target, const RegionState& state);
+  Exchange find(size_t kind, int32_t gpu, int32_t other, Window window, const RegionState& state);
+  double share_of_room(double target, const RegionState& state) const;
+  bool settle_with(size_t kind, int32_t gpu, int32_t other, double target, double share,
+                   RegionState& state);
+  Exchange find_lowest(size_t kind, int32_t gpu, double target, const RegionState& state);
   void carry_out(int32_t gpu, const Exchange& exchange, RegionState& state) const;
 
   const SearchConstants& constants_;
   int32_t slots_per_gpu_ = 0;
-  double scale_ = 0;         // tokens to fixed point
-  std::vector<Kind> kinds_;  // by size
-  std::vector<int32_t> distances_, shares_;
+  double scale_ = 0;              // tokens to fixed point
+  std::vector<Kind> kinds_;       // of 1, 2, .. slots
+  std::vector<int32_t> movable_;  // [gpus, slots_per_gpu] slots that can be exchanged, by place
+  std::vector<int32_t> places_;   // [gpus] how many they are
 };
 
 }  // namespace eplbd

@@ -36,9 +36,9 @@ LayerFiller::LayerFiller(const Topology& topology, const Regions& regions,
 }
 
 void LayerFiller::fill(std::span<const double> loads, Random& random, LayerPlan& plan) {
-  group_tokens_.assign(static_cast<size_t>(regions_.groups()), 0.0);
-  for (size_t expert = 0; expert < loads.size(); ++expert) {
-    group_tokens_[expert / regions_.experts_per_group] += loads[expert];
+  group_tokens_.clear();
+  for (auto group = loads.begin(); group != loads.end(); group += regions_.experts_per_group) {
+    group_tokens_.push_back(std::accumulate(group, group + regions_.experts_per_group, 0.0));
   }
   if (!alike_ || packings_.size() == 0) {
     pack_by_search(random);
@@ -126,10 +126,11 @@ void LayerFiller::write(const LayerPlan& plan, std::span<int32_t> slot_to_expert
   const int32_t slots_per_gpu = topology_.slots_per_gpu();
   for (size_t region = 0; region < plan.regions.size(); ++region) {
     const auto& [experts, expert_at, peak] = plan.regions[region];
-    const auto& gpus = regions_.gpus[region];
-    for (size_t i = 0; i < expert_at.size(); ++i) {
-      slot_to_expert[gpus[i / slots_per_gpu] * slots_per_gpu +
-                     static_cast<int32_t>(i % slots_per_gpu)] = experts[expert_at[i]];
+    auto expert = expert_at.begin();
+    for (const int32_t gpu : regions_.gpus[region]) {
+      for (int32_t i = 0; i < slots_per_gpu; ++i) {
+        slot_to_expert[gpu * slots_per_gpu + i] = experts[*expert++];
+      }
     }
   }
 }

@@ -10,20 +10,30 @@
 #include "core/balance/scratch/every_placement.h"
 
 namespace eplbd {
+namespace {
+
+// Finer with more slots on a GPU, which can be combined in more ways; coarser with many GPUs, as
+// each takes its time.
+double tolerance_of(const SearchConstants& constants, int32_t gpus, int32_t slots_per_gpu) {
+  const double tolerance =
+      constants.nine_slots * std::pow(9.0 / slots_per_gpu, 3.5) * std::max(1.0, gpus / 16.0);
+  return std::clamp(tolerance, constants.finest, constants.coarsest);
+}
+
+}  // namespace
+
 void RegionFiller::take(std::span<const double> weights, std::span<const double> speeds) {
   weights_ = weights;
   speeds_ = speeds;
   if (more_slots_than_experts()) return;
   state_.reset(weights, speeds, slots_per_gpu_);
   descent_.reset(state_);
-  const double part = std::min(1.0, static_cast<double>(state_.gpus) / constants_.many_gpus);
-  tolerance_ = std::clamp(constants_.per_way / descent_.ways(), constants_.finest,
-                          std::max(constants_.finest, constants_.coarsest * part));
+  tolerance_ = tolerance_of(constants_, state_.gpus, slots_per_gpu_);
   out_of_reach_ = state_.mean;
 }
 
-double RegionFiller::goal(double tolerances) const {
-  return std::max(enough_, out_of_reach_ * (1 + tolerances * tolerance_));
+double RegionFiller::goal(double above) const {
+  return std::max(enough_, out_of_reach_ * (1 + above));
 }
 
 void RegionFiller::fill(double enough, RegionPlan& plan, Random& random) {
@@ -32,13 +42,15 @@ void RegionFiller::fill(double enough, RegionPlan& plan, Random& random) {
   plan.peak = std::numeric_limits<double>::infinity();
   start_.count_by_water(state_, counts_);
   start_and_descend(plan);
-  if (plan.peak > goal(constants_.settled)) search_more(plan, random);
+  if (plan.peak > goal(tolerance_ + constants_.settled)) search_more(plan, random);
 }
 
 void RegionFiller::start_and_descend(RegionPlan& plan) {
   start_.place(counts_, state_);
+  // Far off there may be a bound in the way, and it takes long to find out by searching.
+  if (state_.peak() > goal(constants_.far)) out_of_reach_ = std::max(out_of_reach_, bound());
   descent_.reset(state_);
-  descent_.run(goal(1), state_);
+  descent_.run(goal(tolerance_), state_);
   state_.refresh_tokens();
   keep(plan);
 }
@@ -91,7 +103,7 @@ void RegionFiller::search_more(RegionPlan& plan, Random& random) {
     return try_every_placement(plan);
   }
   out_of_reach_ = std::max(out_of_reach_, bound());
-  if (plan.peak <= goal(constants_.settled)) return;
+  if (plan.peak <= goal(tolerance_ + constants_.settled)) return;
   if (slots_per_gpu_ == 2 && state_.alike) return search_counts(plan, random);
   search_by_attempts(plan, random);
 }
@@ -106,8 +118,8 @@ void RegionFiller::try_every_placement(RegionPlan& plan) {
 
 // Counts alone decide, and steps between GPUs seldom change them well.
 void RegionFiller::search_counts(RegionPlan& plan, Random& random) {
-  pair_counts_.improve(weights_, state_.gpus, goal(1) * speeds_[0], constants_.count_moves, random,
-                       counts_);
+  pair_counts_.improve(weights_, state_.gpus, goal(tolerance_) * speeds_[0], constants_.count_moves,
+                       random, counts_);
   start_.place(counts_, state_);
   keep(plan);
 }
@@ -115,18 +127,19 @@ void RegionFiller::search_counts(RegionPlan& plan, Random& random) {
 // Random changes, and where that is cheap from one start after another: beside replicas of the
 // hottest on every GPU there may be too little room for the next, so each has one of them less.
 void RegionFiller::search_by_attempts(RegionPlan& plan, Random& random) {
-  const double cost = descent_.ways() * state_.slots() * state_.gpus;
-  const auto attempts = static_cast<int32_t>(std::clamp<double>(
-      constants_.attempts_by_cost / cost, constants_.least_attempts, constants_.most_attempts));
+  constexpr double kWaysAsLong = 600;  // as what an attempt does beside looking through ways
+  const double cost = state_.slots() * (kWaysAsLong + descent_.ways());
+  const int32_t attempts =
+      std::max(constants_.least_attempts, static_cast<int32_t>(constants_.attempts_by_cost / cost));
   const int32_t attempts_of_a_start = std::max(1, attempts / constants_.starts);
-  for (int32_t i = 0; i < attempts && plan.peak > goal(constants_.settled); ++i) {
+  for (int32_t i = 0; i < attempts && plan.peak > goal(tolerance_ + constants_.settled); ++i) {
     const bool another_start =
-        state_.gpus <= constants_.few_gpus && plan.peak > goal(0) * (1 + constants_.near);
+        state_.gpus <= constants_.few_gpus && plan.peak > goal(constants_.near);
     if (another_start && i > 0 && i % attempts_of_a_start == 0) {
       if (!start_.pass_replica_on(state_, counts_)) start_.count_by_water(state_, counts_);
       start_and_descend(plan);
     }
-    descent_.attempt(goal(1), random, state_);
+    descent_.attempt(goal(tolerance_), random, state_);
     keep(plan);
   }
 }

@@ -46,8 +46,8 @@ class RegionFiller {
     return slots_per_gpu_ > static_cast<int32_t>(weights_.size());
   }
   double bound() const;
-  // What is there when it is `tolerances` above what is known to be out of reach.
-  double goal(double tolerances) const;
+  // What is there when it is so far, as a part of it, above what is known to be out of reach.
+  double goal(double above) const;
   void fill_with_copies(RegionPlan& plan) const;
   void start_and_descend(RegionPlan& plan);
   void keep(RegionPlan& plan) const;

@@ -41,18 +41,10 @@ void RegionState::load(std::span<const int32_t> placement) {
   std::vector<int32_t> counts(weight.size());
   for (const int32_t expert : placement) ++counts[expert];
   clear(counts);
-  for (int32_t slot = 0; slot < slots(); ++slot) put(slot, placement[slot]);
+  for (int32_t slot = 0; slot < slots(); ++slot) put(gpu_of(slot), slot, placement[slot]);
 }
 
-void RegionState::put(int32_t slot, int32_t expert) {
-  const int32_t gpu = gpu_of(slot);
-  expert_at[slot] = expert;
-  tokens[gpu] += share[expert];
-  flip(gpu, expert);
-}
-
-void RegionState::take(int32_t slot) {
-  const int32_t gpu = gpu_of(slot);
+void RegionState::take(int32_t gpu, int32_t slot) {
   const int32_t expert = std::exchange(expert_at[slot], -1);
   tokens[gpu] -= share[expert];
   flip(gpu, expert);
@@ -78,10 +70,10 @@ void RegionState::exchange(int32_t slot, int32_t other) {
 void RegionState::replace(int32_t slot, int32_t expert) {
   const int32_t gpu = gpu_of(slot);
   const int32_t old = expert_at[slot];
-  take(slot);
+  take(gpu, slot);
   recount(old, -1);
   recount(expert, +1);
-  put(slot, expert);
+  put(gpu, slot, expert);
   ++version[gpu];
 }
 
@@ -105,8 +97,11 @@ void RegionState::go_back(const RegionState& earlier) {
 }
 
 void RegionState::refresh_tokens() {
-  std::fill(tokens.begin(), tokens.end(), 0.0);
-  for (int32_t slot = 0; slot < slots(); ++slot) tokens[gpu_of(slot)] += share[expert_at[slot]];
+  auto expert = expert_at.begin();
+  for (double& sum : tokens) {
+    sum = 0;
+    for (int32_t i = 0; i < slots_per_gpu; ++i) sum += share[*expert++];
+  }
 }
 
 int32_t RegionState::slot_of(int32_t gpu, int32_t held_expert) const {

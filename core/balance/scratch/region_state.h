@@ -24,9 +24,14 @@ class RegionState {
   // Takes a placement as it is: experts [slots].
   void load(std::span<const int32_t> placement);
 
-  // Fills an empty slot with one of the replicas that its expert is to have, and empties it again.
-  void put(int32_t slot, int32_t expert);
-  void take(int32_t slot);
+  // Fills an empty slot of the GPU with one of the replicas that its expert is to have, and empties
+  // it again.
+  void put(int32_t gpu, int32_t slot, int32_t expert) {
+    expert_at[slot] = expert;
+    tokens[gpu] += share[expert];
+    flip(gpu, expert);
+  }
+  void take(int32_t gpu, int32_t slot);
   // Exchanges what lies in two slots. Requires: neither GPU holds the other's already.
   void exchange(int32_t slot, int32_t other);
   // Turns a replica of an expert that has several into one of `expert`, which that GPU lacks.

@@ -118,17 +118,17 @@ int32_t Start::make_room(RegionState& state, int32_t expert) {
   const int32_t other = state.expert_at[passed];
   const int32_t last = gpu * state.slots_per_gpu + --filled_[gpu];
   const int32_t last_expert = state.expert_at[last];
-  state.take(passed);
+  state.take(gpu, passed);
   if (last != passed) {
-    state.take(last);
-    state.put(passed, last_expert);
+    state.take(gpu, last);
+    state.put(gpu, passed, last_expert);
   }
   put(state, room, other);
   return gpu;
 }
 
 void Start::put(RegionState& state, int32_t gpu, int32_t expert) {
-  state.put(gpu * state.slots_per_gpu + filled_[gpu], expert);
+  state.put(gpu, gpu * state.slots_per_gpu + filled_[gpu], expert);
   open_[gpu] = ++filled_[gpu] == state.slots_per_gpu ? kInfinite : state.inverse_speed[gpu];
 }
 
