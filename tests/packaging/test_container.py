@@ -14,6 +14,8 @@ import yaml
 from paths import EPLBCTL, EPLBD, SOURCE, run
 
 FOLDER = SOURCE / "packaging" / "kubernetes"
+CHART = FOLDER / "chart"
+INSTANCE = "app.kubernetes.io/instance"
 
 
 class Manifests(unittest.TestCase):
@@ -25,16 +27,21 @@ class Manifests(unittest.TestCase):
         cls.container = cls.pod["containers"][0]
         cls.ports = {port["name"]: port["containerPort"] for port in cls.container["ports"]}
 
-    def test_the_configuration_is_valid_and_listens_on_the_ports(self):
-        path = FOLDER / "decode" / "eplbd.yaml"
-        # Its keys are there in the pod alone.
-        checked = run(EPLBD, "--config", str(path), "--print-config")
-        self.assertEqual((checked.returncode, checked.stderr), (0, ""))
-        config = yaml.safe_load(path.read_text())
-        bound = [config["endpoints"][name]["bind"][0] for name in ("counts", "placements")]
-        bound.append(config["http"]["listen"])
-        listened = {int(address.rsplit(":", 1)[1]) for address in bound}
-        self.assertEqual(listened, set(self.ports.values()))
+    def test_configurations_are_valid_and_listen_on_the_ports(self):
+        one = yaml.safe_load((FOLDER / "decode" / "eplbd.yaml").read_text())
+        two = yaml.safe_load((CHART / "values.yaml").read_text())["config"]
+        self.assertEqual({**one, "ha": two["ha"]}, two)
+        for config in (one, two):
+            with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                yaml.safe_dump(config, file)
+                file.flush()
+                # Its keys are there in the pod alone.
+                checked = run(EPLBD, "--config", file.name, "--print-config")
+            self.assertEqual((checked.returncode, checked.stderr), (0, ""))
+            bound = [config["endpoints"][name]["bind"][0] for name in ("counts", "placements")]
+            bound.append(config["http"]["listen"])
+            listened = {int(address.rsplit(":", 1)[1]) for address in bound}
+            self.assertEqual(listened, set(self.ports.values()))
 
     def test_never_two_publishers(self):
         spec = self.by_kind["Deployment"]["spec"]
@@ -139,12 +146,12 @@ class Keys(unittest.TestCase):
             for config in values_of("configMap", volumes):
                 self.assertIn(("ConfigMap", config["name"]), named)
             labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
-            self.assertEqual(labels["app.kubernetes.io/instance"], name)
+            self.assertEqual(labels[INSTANCE], name)
             self.assertEqual(kinds["Deployment"]["spec"]["selector"]["matchLabels"], labels)
             self.assertEqual(kinds["Service"]["spec"]["selector"], labels)
             policy = kinds["NetworkPolicy"]["spec"]
             self.assertEqual(policy["podSelector"]["matchLabels"], labels)
-            self.assertNotIn("app.kubernetes.io/instance", str(policy["ingress"]))
+            self.assertNotIn(INSTANCE, str(policy["ingress"]))
         self.assertEqual(len(set(names)), len(names))
 
 
@@ -174,6 +181,71 @@ class TwoDaemons(unittest.TestCase):
         self.assertEqual(kinds["Service"]["spec"]["selector"], labels)
         for kind in ("PodDisruptionBudget", "StatefulSet"):
             self.assertEqual(kinds[kind]["spec"]["selector"]["matchLabels"], labels)
+
+
+def without(key, node):
+    """The node without what stands under `key`, anywhere."""
+    if isinstance(node, dict):
+        return {name: without(key, value) for name, value in node.items() if name != key}
+    return [without(key, value) for value in node] if isinstance(node, list) else node
+
+
+class Chart(unittest.TestCase):
+    def test_its_version_is_that_of_the_daemon(self):
+        chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+        version = run(EPLBD, "--version").stdout.split()[1]
+        self.assertEqual((chart["version"], chart["appVersion"]), (version, version))
+
+    def test_every_value_is_used_and_documented(self):
+        templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
+        used = set(re.findall(r"\.Values\.([\w.]+)", templates))
+        values = yaml.safe_load((CHART / "values.yaml").read_text())
+        there = {f"{name}.{key}" if name not in ("config", "resources") else name
+                 for name, value in values.items() for key in value or [""]}
+        self.assertEqual({name.rstrip(".") for name in there},
+                         {re.sub(r"^config\..*", "config", name) for name in used})
+
+    def rendered(self, *flags):
+        helm = shutil.which("helm")
+        if not helm:
+            self.skipTest("no helm, which Debian does not have")
+        for command in (["lint", "--strict"], ["template", "decode"]):
+            done = run(helm, *command, *flags, str(CHART))
+            self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        return {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
+
+    def plain(self, documents):
+        """As the manifests are: of no release, and with a configuration from elsewhere."""
+        plain = yaml.safe_load(yaml.safe_dump(documents).replace("eplbd-decode", "eplbd"))
+        for document in plain.values():
+            labels = document["metadata"]["labels"]
+            document["metadata"]["labels"] = {name: labels[name] for name in ("app.kubernetes.io/name",)}
+            template = document["spec"].get("template", {}) if "spec" in document else {}
+            template.get("metadata", {}).pop("annotations", None)
+        return without("imagePullPolicy", without(INSTANCE, plain))
+
+    def test_it_makes_what_the_manifests_make(self):
+        for folder, flags in (("ha", ()), ("base", ("--set", "config.ha=null"))):
+            with self.subTest(folder):
+                made = self.rendered(*flags)
+                config = yaml.safe_load(made.pop("ConfigMap")["data"]["eplbd.yaml"])
+                values = yaml.safe_load((CHART / "values.yaml").read_text())["config"]
+                self.assertEqual(config, values if folder == "ha" else without("ha", values))
+                self.assertEqual(self.plain(made), manifests(folder))
+
+    def test_what_values_add(self):
+        made = self.rendered("--set", "secrets.etcd=etcd-client,podMonitor.enabled=true",
+                             "--set", "nodeSelector.a=b,networkPolicy.enabled=false")
+        self.assertNotIn("NetworkPolicy", made)
+        monitor = yaml.safe_load((FOLDER / "monitoring" / "podmonitor.yaml").read_text())
+        self.assertEqual(self.plain(made)["PodMonitor"], monitor)
+        pod = made["StatefulSet"]["spec"]["template"]["spec"]
+        self.assertEqual(pod["nodeSelector"], {"a": "b"})
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        self.assertEqual(mounts["etcd"], "/etc/eplbd/etcd")
+        self.assertEqual(set(mounts), {volume["name"] for volume in pod["volumes"]})
+        alone = self.rendered("--set", "config.ha=null,persistence.storageClass=fast")
+        self.assertEqual(alone["PersistentVolumeClaim"]["spec"]["storageClassName"], "fast")
 
 
 class Monitoring(unittest.TestCase):
