@@ -112,6 +112,7 @@ void Deployment::tick() {
   note_changes(now);
   sample(now);
   if (busy_ || standing_by_ || now.steady < retry_at_) return;
+  if (owes_recovered_) return publish_recovered();
   if (!unsaved_) return decide();
   // However often reports change the state: what it takes to save it does not keep us from
   // deciding.

@@ -133,6 +133,7 @@ class Deployment {
   OrderResult planned(Decision decision) const;
   void load(std::function<void(Recovered recovered, const std::string& failure)> then);
   void begin_to_lead(uint64_t term);
+  void publish_recovered();
   void save(RebalancerState state, std::function<void(const std::string& failure)> then);
   void save_now(std::string detail, OrderDone done);
   void when_idle(Task task);
@@ -164,8 +165,9 @@ class Deployment {
   bool standing_by_ = false;
   std::function<void()> stands_by_hook_;
   TimePoint leads_until_ = TimePoint::max();
-  int64_t won_fence_ = 0;     // of the leadership that was won last
-  bool saved_waits_ = false;  // a state that another leader saved is still to be read
+  int64_t won_fence_ = 0;        // of the leadership that was won last
+  bool owes_recovered_ = false;  // what was published is still to be named by this leader
+  bool saved_waits_ = false;     // a state that another leader saved is still to be read
   std::string leader_;
   std::string no_leader_;  // why none is known
 

@@ -56,8 +56,6 @@ void Deployment::lead(const Leadership& won) {
   });
 }
 
-// What was published is published once more under a name of this leader: all that an earlier one
-// may still have on its way is below it.
 void Deployment::begin_to_lead(uint64_t term) {
   standing_by_ = false;
   retry_at_ = {};
@@ -65,9 +63,19 @@ void Deployment::begin_to_lead(uint64_t term) {
   log(LogLevel::info,
       fmt::format("leads, from placement {} on", to_text(rebalancer_.group().published().id)));
   announce_newest();
+  publish_recovered();
+}
+
+// What was published is published once more under a name of this leader: all that an earlier one
+// may still have on its way is below it. A tick tries it again where it could not be saved, or
+// workers said meanwhile that they run something else.
+void Deployment::publish_recovered() {
+  owes_recovered_ = false;
   Decision decision = rebalancer_.plan_recovered(read_clock());
-  if (decision.verdict == Verdict::update) return carry_out(std::move(decision), nullptr);
-  save_now("", nullptr);
+  if (decision.verdict != Verdict::update) return save_now("", nullptr);
+  carry_out(std::move(decision), [this](const OrderResult& result) {
+    owes_recovered_ = result.status != OrderResult::Status::done;
+  });
 }
 
 std::optional<std::string> Deployment::refuses_orders() const {
