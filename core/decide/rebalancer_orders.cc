@@ -64,6 +64,7 @@ void Rebalancer::pause(double until_unix_seconds) {
 void Rebalancer::follow(RebalancerState next, Now now) {
   next.placements.heard(situation_.state.placements.highest);
   take_up(std::move(next), now.steady);
+  situation_.gain = GainTracker(topology());  // whether updates paid is for who led to know
   bound_dates(now);
 }
 

@@ -201,5 +201,32 @@ TEST_CASE_METHOD(RebalancerFixture, "No time that applying cannot take is believ
   }
 }
 
+TEST_CASE("A log that was replaced is what runs, until a group reports", "[group]") {
+  const Topology topology = make_topology(2, 4, 6, 2);
+  PlacementLog log;
+  log.initial = log.published.placement = Placement::initial(topology);
+  GroupState group(topology, log);
+  PlacementUpdate update;
+  update.id = {5, 1};
+  update.placement = Placement(topology, {0, 1, 2, 3, 0, 2, 0, 1, 2, 3, 0, 2});
+  group.publish(update, at(0).steady);
+  REQUIRE(group.pending());
+
+  const Placement emptied(topology, {0, 1, 2, -1, -1, -1, 0, 1, 2, -1, -1, -1});
+  log.published = {};
+  log.published.id = {7, 3};
+  log.published.placement = emptied;
+  group.take_up({1});
+  CHECK_FALSE(group.pending());
+  CHECK_FALSE(group.failed());
+  CHECK_FALSE(group.nameless());
+  CHECK(group.running() == PlacementId{7, 3});
+  CHECK(group.in_force() == emptied);
+  CHECK(group.broken());  // expert 3 has no slot
+  log.published.placement = update.placement;
+  group.take_up({});
+  CHECK_FALSE(group.broken());
+}
+
 }  // namespace
 }  // namespace eplbd
