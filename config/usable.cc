@@ -16,17 +16,18 @@ namespace {
 // systemd makes them for the service alone: whoever checks the file cannot see them.
 bool is_credential(const std::string& path) { return path.starts_with("/run/credentials/"); }
 
-void check_file(Findings& in, const std::string& key, const std::string& path) {
+void check_file(Findings& in, const std::string& key, const std::string& path,
+                Readable may = Readable::by_anybody) {
   if (path.empty() || is_credential(path)) return;
   try {
-    read_regular_file(path, 1);
+    read_regular_file(path, 1, may);
   } catch (const std::runtime_error& error) {
     in.problem(key, "cannot read " + eplbd::quoted(path) + ": " + error.what());
   }
 }
 
 void check_keys(Findings& in, const SecurityOptions& security) {
-  check_file(in, "security.curve_secret_key", security.curve_secret_key);
+  check_file(in, "security.curve_secret_key", security.curve_secret_key, Readable::not_by_anybody);
   const std::string& keys = security.authorized_keys;
   std::error_code error;
   if (!keys.empty() && !is_credential(keys)) {
@@ -60,10 +61,10 @@ void check_address(Findings& in, const std::string& key, const std::string& addr
 
 void check_usable(Findings& in, const Config& config) {
   check_keys(in, config.security);
-  check_file(in, "ha.password", config.ha.password);
+  check_file(in, "ha.password", config.ha.password, Readable::not_by_anybody);
   check_file(in, "ha.ca", config.ha.ca);
   check_file(in, "ha.certificate", config.ha.certificate);
-  check_file(in, "ha.key", config.ha.key);
+  check_file(in, "ha.key", config.ha.key, Readable::not_by_anybody);
   const auto check_all = [&](const std::string& key, const BindOptions& socket) {
     for (size_t i = 0; i < socket.bind.size(); ++i) {
       check_address(in, item_key(key, i), socket.bind[i]);

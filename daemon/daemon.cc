@@ -44,11 +44,15 @@ constexpr auto kTrimInterval = std::chrono::seconds(10);
 constexpr size_t kTrimBytes = 32 << 20;
 
 std::unique_ptr<StateStore> store_of(const Config& config) {
-  if (!config.ha.etcd.empty()) {
-    return std::make_unique<EtcdStore>(config.ha, config.deployment, config.topology);
+  if (config.ha.etcd.empty()) {
+    return std::make_unique<StateFile>(state_directory_of(config), config.deployment,
+                                       config.topology);
   }
-  return std::make_unique<StateFile>(state_directory_of(config), config.deployment,
-                                     config.topology);
+  try {
+    return std::make_unique<EtcdStore>(config.ha, config.deployment, config.topology);
+  } catch (const std::runtime_error& error) {
+    throw KeysError(error.what());
+  }
 }
 
 std::string host_name() {

@@ -78,6 +78,7 @@ struct Election::Impl {
 
   // ---- The thread's own ----
   int64_t lease = 0;        // 0: none that could still be there
+  TimePoint lease_ends{};   // by itself
   TimePoint let_others{};   // go first until then
   std::string leader = "";  // the other one that leads, as told
   bool told_leader = false;
@@ -140,8 +141,9 @@ void Election::Impl::take_part() {
 // Leads from here on, where nobody else was faster.
 std::optional<Leadership> Election::Impl::campaign(const EtcdRange& seen) {
   const TimePoint asked = steady_now();
-  const EtcdClient::Lease granted = etcd.grant(ttl, soon());
+  const EtcdLease granted = etcd.grant(ttl, soon());
   lease = granted.id;
+  lease_ends = steady_now() + granted.ttl;
   const EtcdKey* const term = seen.find(keys.term);
   Leadership leadership;
   const auto date = static_cast<uint64_t>(std::max<std::time_t>(1, std::time(nullptr)));
@@ -179,6 +181,7 @@ std::string Election::Impl::keep_leading(Leadership& leadership) {
     try {
       const auto granted = etcd.keep_alive(lease, deadline);
       if (!granted) return "the lease ended";
+      lease_ends = steady_now() + *granted;
       if (!holds_key(leadership, deadline)) return "its key in etcd is gone, or another's";
       leadership.until = safe_until(asked, *granted);
       next = asked + ttl / 3;
@@ -197,9 +200,9 @@ bool Election::Impl::holds_key(const Leadership& leadership, TimePoint deadline)
   return key != nullptr && key->create_revision == leadership.fence;
 }
 
+// Before it takes part again. Where etcd will not end the lease, time does.
 void Election::Impl::release(TimePoint deadline) {
-  if (lease == 0) return;
-  etcd.revoke(lease, deadline);
+  if (lease != 0 && steady_now() < lease_ends) etcd.revoke(lease, deadline);
   lease = 0;
 }
 

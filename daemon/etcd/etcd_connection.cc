@@ -30,8 +30,7 @@ struct EtcdConnection::Impl {
   using Request = http::request<http::string_body>;
   using Parser = http::response_parser<http::string_body>;
 
-  Impl(EtcdWaiting& waits, const HttpUrl& url)
-      : waiting(waits), io(waits.io), resolver(waits.io), plain(waits.io) {
+  Impl(EtcdWaiting& waits, const HttpUrl& url) : waiting(waits), plain(*waits.io) {
     name = (url.at.bracketed ? "[" + url.at.host + "]" : url.at.host) + ":" + url.at.port;
   }
 
@@ -44,14 +43,10 @@ struct EtcdConnection::Impl {
   void await(const char* step, TimePoint deadline, Start start) {
     std::optional<ErrorCode> result;
     start([&result](const ErrorCode& error, auto&&...) { result = error; });
-    io.restart();
-    while (!result && !waiting.interrupted && io.run_one_until(deadline) > 0) {
-    }
-    if (!result) {
+    if (!waiting.until(deadline, [&] { return result.has_value(); })) {
       plain.close();
-      resolver.cancel();
-      io.restart();
-      while (!result && io.run_one() > 0) {
+      waiting.io->restart();
+      while (!result && waiting.io->run_one() > 0) {
       }
       fail(step, "no answer in time");
     }
@@ -67,40 +62,43 @@ struct EtcdConnection::Impl {
     }
   }
 
-  void connect(const HttpUrl& url, TimePoint deadline);
-  void shake_hands(asio::ssl::context& context, const HttpUrl& url, TimePoint deadline);
+  void connect(const HostLookup::Addresses& addresses, TimePoint deadline);
+  void shake_hands(asio::ssl::context& context, const EtcdEndpoint& endpoint, TimePoint deadline);
   void read(Parser& parser, TimePoint deadline, const Enough& enough);
 
   EtcdWaiting& waiting;
-  asio::io_context& io;
   std::string name;
-  asio::ip::tcp::resolver resolver;
   beast::tcp_stream plain;
   std::optional<beast::ssl_stream<beast::tcp_stream&>> tls;
   beast::flat_buffer buffer;
   bool usable = false;
 };
 
-void EtcdConnection::Impl::connect(const HttpUrl& url, TimePoint deadline) {
-  asio::ip::tcp::resolver::results_type addresses;
-  await("cannot resolve its name", deadline, [&](auto done) {
-    resolver.async_resolve(url.at.host, url.at.port,
-                           [&addresses, done](const ErrorCode& error, auto found) {
-                             addresses = std::move(found);
-                             done(error);
-                           });
-  });
-  await("cannot connect", deadline, [&](auto done) { plain.async_connect(addresses, done); });
+// One address after the other; one that hangs leaves time for the rest.
+void EtcdConnection::Impl::connect(const HostLookup::Addresses& addresses, TimePoint deadline) {
+  for (size_t left = addresses.size(); left > 0; --left) {
+    const TimePoint now = std::chrono::steady_clock::now();
+    const auto& address = addresses[addresses.size() - left];
+    try {
+      await("cannot connect", now + (deadline - now) / static_cast<int>(left),
+            [&](auto done) { plain.async_connect(address, done); });
+      break;
+    } catch (const EtcdError&) {
+      if (left == 1) throw;
+      plain.close();
+    }
+  }
   ErrorCode ignored;
   plain.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
 }
 
-void EtcdConnection::Impl::shake_hands(asio::ssl::context& context, const HttpUrl& url,
+void EtcdConnection::Impl::shake_hands(asio::ssl::context& context, const EtcdEndpoint& endpoint,
                                        TimePoint deadline) {
+  const std::string& host = endpoint.url.at.host;
   tls.emplace(plain, context);
   tls->set_verify_mode(asio::ssl::verify_peer);
-  tls->set_verify_callback(asio::ssl::host_name_verification(url.at.host));
-  SSL_set_tlsext_host_name(tls->native_handle(), url.at.host.c_str());
+  tls->set_verify_callback(asio::ssl::host_name_verification(host));
+  if (endpoint.lookup.is_name()) SSL_set_tlsext_host_name(tls->native_handle(), host.c_str());
   await("no TLS", deadline,
         [&](auto done) { tls->async_handshake(asio::ssl::stream_base::client, done); });
 }
@@ -114,11 +112,11 @@ void EtcdConnection::Impl::read(Parser& parser, TimePoint deadline, const Enough
   }
 }
 
-EtcdConnection::EtcdConnection(EtcdWaiting& waiting, asio::ssl::context* tls, const HttpUrl& url,
-                               TimePoint deadline)
-    : impl_(std::make_unique<Impl>(waiting, url)) {
-  impl_->connect(url, deadline);
-  if (tls != nullptr) impl_->shake_hands(*tls, url, deadline);
+EtcdConnection::EtcdConnection(EtcdWaiting& waiting, asio::ssl::context& tls,
+                               EtcdEndpoint& endpoint, TimePoint deadline)
+    : impl_(std::make_unique<Impl>(waiting, endpoint.url)) {
+  impl_->connect(endpoint.lookup.find(waiting, deadline), deadline);
+  if (endpoint.url.tls) impl_->shake_hands(tls, endpoint, deadline);
   impl_->usable = true;
 }
 

@@ -3,7 +3,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
+
 #include <atomic>
+#include <boost/asio/io_context.hpp>
 #include <functional>
 #include <memory>
 #include <stdexcept>
@@ -12,13 +15,11 @@
 
 #include "config/address.h"
 #include "core/model/time.h"
+#include "daemon/etcd/host_lookup.h"
 
-namespace boost::asio {
-class io_context;
-namespace ssl {
+namespace boost::asio::ssl {
 class context;
 }
-}  // namespace boost::asio
 
 namespace eplbd {
 
@@ -27,10 +28,26 @@ class EtcdError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// What the waiting thread runs while it waits.
+// One endpoint of etcd.
+struct EtcdEndpoint {
+  explicit EtcdEndpoint(const HttpUrl& at) : url(at), lookup(at.at) {}
+  HttpUrl url;
+  HostLookup lookup;
+};
+
+// What the waiting thread runs while it waits. Lookups that it left behind share it.
 struct EtcdWaiting {
-  boost::asio::io_context& io;
+  std::shared_ptr<boost::asio::io_context> io = std::make_shared<boost::asio::io_context>();
   std::atomic<bool> interrupted = false;  // by another thread: what waits fails
+
+  // Until `done()`; false: not by the deadline, or interrupted.
+  template <typename Done>
+  bool until(TimePoint deadline, Done done) {
+    io->restart();
+    while (!done() && !interrupted && io->run_one_until(deadline) > 0) {
+    }
+    return done();
+  }
 };
 
 struct EtcdResponse {
@@ -40,8 +57,8 @@ struct EtcdResponse {
 
 class EtcdConnection {
  public:
-  // `waiting` outlives it; `tls`: null for http://. Throws EtcdError.
-  EtcdConnection(EtcdWaiting& waiting, boost::asio::ssl::context* tls, const HttpUrl& url,
+  // `waiting` outlives it; `tls`: for https://. Throws EtcdError.
+  EtcdConnection(EtcdWaiting& waiting, boost::asio::ssl::context& tls, EtcdEndpoint& endpoint,
                  TimePoint deadline);
   ~EtcdConnection();
   EtcdConnection(const EtcdConnection&) = delete;

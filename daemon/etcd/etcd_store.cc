@@ -3,6 +3,7 @@
 
 #include <zlib.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <utility>
@@ -13,7 +14,8 @@ namespace eplbd {
 namespace {
 
 constexpr size_t kMostPackedBytes = 1'500'000;  // etcd's own limit is 1.5 MiB for all of a request
-constexpr uint64_t kMostBytes = 256 << 20;
+constexpr uint64_t kMostBytes = 64 << 20;
+constexpr uint64_t kMostRatio = 1032;  // of deflate: https://zlib.net/zlib_tech.html
 
 std::string compress(const std::string& bytes) {
   const uint64_t size = bytes.size();
@@ -32,11 +34,13 @@ std::string compress(const std::string& bytes) {
 
 std::string pack_state(const RebalancerState& state, std::string_view deployment,
                        const Topology& topology) {
-  std::string packed = compress(encode_state_file(state, deployment, topology));
-  if (packed.size() <= kMostPackedBytes) return packed;
+  const std::string bytes = encode_state_file(state, deployment, topology);
+  std::string packed = compress(bytes);
+  if (packed.size() <= kMostPackedBytes && bytes.size() <= kMostBytes) return packed;
   if (state.placements.history.empty()) {
-    throw std::runtime_error("a state of " + std::to_string(packed.size()) +
-                             " bytes is more than etcd takes");
+    throw std::runtime_error("a state of " + std::to_string(bytes.size()) + " bytes, " +
+                             std::to_string(packed.size()) +
+                             " compressed, is more than is kept in etcd");
   }
   RebalancerState shorter = state;
   shorter.placements.history.pop_back();
@@ -47,7 +51,7 @@ std::string unpack_state(std::string_view packed) {
   uint64_t size = 0;
   if (packed.size() < sizeof(size)) return {};
   std::memcpy(&size, packed.data(), sizeof(size));
-  if (size > kMostBytes) return {};
+  if (size > std::min(kMostBytes, packed.size() * kMostRatio)) return {};
   std::string bytes(size, '\0');
   uLongf unpacked = bytes.size();
   const int result = uncompress(reinterpret_cast<Bytef*>(bytes.data()), &unpacked,

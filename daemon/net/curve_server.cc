@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/net/curve_server.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -35,17 +33,17 @@ bool is_key(const std::string& text) {
   return text.size() == kZ85KeyChars && zmq_z85_decode(key.data(), text.c_str()) != nullptr;
 }
 
-std::string read_key_file(const std::string& path) {
+std::string read_key_file(const std::string& path, Readable may) {
   constexpr size_t kMostBytes = 1 << 20;
   try {
-    return read_regular_file(path, kMostBytes);
+    return read_regular_file(path, kMostBytes, may);
   } catch (const std::exception& error) {
     throw std::runtime_error("cannot read the CURVE keys in " + path + ": " + error.what());
   }
 }
 
 std::string read_secret_key(const std::string& path) {
-  std::istringstream file(read_key_file(path));
+  std::istringstream file(read_key_file(path, Readable::not_by_anybody));
   std::string key;
   // What eplbctl keygen writes begins with comments.
   for (std::string line; key.empty() && std::getline(file, line);) {
@@ -54,10 +52,6 @@ std::string read_secret_key(const std::string& path) {
   if (!is_key(key)) {
     throw std::runtime_error(path + ": must hold a CURVE secret key, 40 characters of Z85 (" +
                              "eplbctl keygen makes one)");
-  }
-  struct stat status {};
-  if (stat(path.c_str(), &status) == 0 && (status.st_mode & 07) != 0) {
-    throw std::runtime_error(path + ": anybody may read this secret key: chmod 600 " + path);
   }
   return key;
 }
@@ -96,7 +90,7 @@ Permissions read_folder(const std::string& folder) {
   std::sort(files.begin(), files.end());
   Permissions permissions;
   for (const auto& path : files) {
-    std::istringstream file(read_key_file(path));
+    std::istringstream file(read_key_file(path, Readable::by_anybody));
     int number = 0;
     for (std::string line; std::getline(file, line);) {
       ++number;

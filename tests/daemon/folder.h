@@ -30,6 +30,10 @@ class Folder {
   void write(const std::string& name, const std::string& bytes) const {
     std::ofstream(*this / name, std::ios::binary) << bytes;
   }
+  void write_secret(const std::string& name, const std::string& bytes) const {
+    write(name, bytes);
+    std::filesystem::permissions(*this / name, std::filesystem::perms(0600));
+  }
   std::string read(const std::string& name) const {
     std::ostringstream bytes;
     bytes << std::ifstream(*this / name, std::ios::binary).rdbuf();

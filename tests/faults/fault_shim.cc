@@ -1,6 +1,6 @@
 // Loaded into a program with LD_PRELOAD: makes system calls on the files of one folder fail, or
-// kills the process at one of them, and shifts the wall clock. Steered by a file, while the program
-// runs.
+// kills the process at one of them, shifts the wall clock, and holds up the resolver. Steered by a
+// file, while the program runs.
 //
 //   EPLBD_FAULT_FOLDER   calls on files in here count: open, write, fsync, rename, unlink, link
 //   EPLBD_FAULT_PLAN     a file of words, read at every call; a change begins the count anew
@@ -8,10 +8,12 @@
 //       0 ERRNO          all calls fail so
 //       clock SECONDS    after the others, if any: that much is added to the wall clock
 //       stopped SECONDS  so: the wall clock stands there
+//       names hang       so: no name of a host is resolved until the plan is another one
 //
 // SPDX-License-Identifier: Apache-2.0
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -134,6 +136,12 @@ int clock_gettime(clockid_t clock, timespec* time) noexcept {
   const int result = real(clock, time);
   if (clock == CLOCK_REALTIME) change_wall_clock(*time);
   return result;
+}
+int getaddrinfo(const char* node, const char* service, const addrinfo* hints, addrinfo** found) {
+  static auto* const real =
+      next<int(const char*, const char*, const addrinfo*, addrinfo**)>("getaddrinfo");
+  while (read_plan().find("names hang") != std::string::npos) usleep(10'000);
+  return real(node, service, hints, found);
 }
 
 }  // extern "C"

@@ -76,6 +76,12 @@ class EtcdAnswers(DaemonTest):
         # The first one may have been noted late; each later one began after that.
         self.assertGreaterEqual(rounds[-1] - rounds[0], (len(rounds) - 2) * SHORTEST_ROUND)
 
+    def test_a_lease_that_it_will_not_end_ends_by_itself(self):
+        etcd, daemon = self.serve({"range": HEADER, "grant": {"ID": "7", "TTL": "1"}, "txn": HEADER,
+                                   "revoke": lambda: (403, {"error": "not yours", "code": 7})})
+        eventually(lambda: len(etcd.times("grant")) >= 3, "it takes part again")
+        self.assertIn("etcd refused lease/revoke: not yours (status 403)", daemon.log())
+
     def test_errors_that_differ_each_time_do_not_fill_the_log(self):
         def refuse():
             return 500, {"error": f"no, for the {len(etcd.asked)}th time", "code": 2}

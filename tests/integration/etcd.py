@@ -9,6 +9,7 @@ import json
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import unittest
@@ -25,22 +26,32 @@ def free_ports(count: int) -> list[int]:
 
 
 class Etcd:
-    """Members of one cluster, started and ended one by one."""
+    """Members of one cluster, started and ended one by one. `inside`: the words before a command
+    that runs where they run; `tls`: what asks them knows them by; they listen on `listen`."""
 
-    def __init__(self, members: int = 1, flags=(), address: str = "127.0.0.1") -> None:
+    def __init__(self, members: int = 1, flags=(), address: str = "127.0.0.1", listen: str = "",
+                 inside=(), tls: ssl.SSLContext | None = None) -> None:
         self.program = shutil.which("etcd")
         if not self.program:
             raise unittest.SkipTest("no etcd: install etcd-server")
         self.folder = tempfile.mkdtemp(prefix="etcd-")
         self.flags = list(flags)
         self.address = address
+        self.listen = listen or address
+        self.inside = list(inside)
+        self.tls = tls
+        self.token = ""  # of who asks
         ports = free_ports(2 * members)
         self.clients, self.peers = ports[:members], ports[members:]
         self.processes: list[subprocess.Popen | None] = [None] * members
 
+    def urls_at(self, address: str) -> list[str]:
+        scheme = "https" if self.tls else "http"
+        return [f"{scheme}://{address}:{port}" for port in self.clients]
+
     @property
     def urls(self) -> list[str]:
-        return [f"http://{self.address}:{port}" for port in self.clients]
+        return self.urls_at(self.address)
 
     def start(self) -> Etcd:
         for member in range(len(self.clients)):
@@ -51,8 +62,9 @@ class Etcd:
     def start_member(self, member: int) -> None:
         peers = [f"http://127.0.0.1:{port}" for port in self.peers]
         command = [
-            self.program, "--name", f"m{member}", "--data-dir", f"{self.folder}/{member}",
-            "--listen-client-urls", self.urls[member],
+            *self.inside, self.program, "--name", f"m{member}",
+            "--data-dir", f"{self.folder}/{member}",
+            "--listen-client-urls", self.urls_at(self.listen)[member],
             "--advertise-client-urls", self.urls[member],
             "--listen-peer-urls", peers[member],
             "--initial-advertise-peer-urls", peers[member],
@@ -81,9 +93,14 @@ class Etcd:
     # ---- as its clients see it ----
 
     def ask(self, path: str, body: dict, member: int = 0) -> dict:
-        connection = http.client.HTTPConnection(self.address, self.clients[member], timeout=5)
+        at = self.address, self.clients[member]
+        if self.tls:
+            connection = http.client.HTTPSConnection(*at, timeout=5, context=self.tls)
+        else:
+            connection = http.client.HTTPConnection(*at, timeout=5)
         try:
-            connection.request("POST", f"/v3/{path}", json.dumps(body))
+            headers = {"Authorization": self.token} if self.token else {}
+            connection.request("POST", f"/v3/{path}", json.dumps(body), headers)
             answer = connection.getresponse()
             return json.loads(answer.read())
         finally:

@@ -47,11 +47,15 @@ class Program(DaemonTest):
         self.assertEqual([f" error: {problem}" for problem in problems],
                          [re.sub(r"^\S+(?= error: )", "", line) for line in served])
 
-    def test_keys_interfaces_and_folders_that_are_not_there_are_problems(self):
+    def test_keys_interfaces_and_folders_that_cannot_be_used_are_problems(self):
         daemon = self.daemon()
+        known = daemon.folder / "known"
+        known.touch()
+        known.chmod(0o644)
         file = self.write(
             daemon,
             endpoints={"counts": {"bind": ["tcp://nosuch0:15557", "ipc:///no/such/counts.sock"]}},
+            ha={"user": "eplbd", "password": str(known), "certificate": str(known), "key": str(known)},
             security={"curve_secret_key": "/no/such/key", "authorized_keys": "/no/such/keys"},
         )
         problems = self.run_eplbd("--config", file, "--check-config", expect=CONFIG)
@@ -60,9 +64,11 @@ class Program(DaemonTest):
             'security.authorized_keys: cannot read "/no/such/keys": No such file or directory',
             'this machine has no network interface "nosuch0"',
             'there is no folder "/no/such" for "ipc:///no/such/counts.sock"',
+            f'ha.password: cannot read "{known}": anybody may read this secret: chmod 600 it',
+            f'ha.key: cannot read "{known}": anybody may read this secret: chmod 600 it',
         ):
             self.assertIn(wanted, problems)
-        self.assertEqual(4, len(problems.splitlines()))
+        self.assertEqual(6, len(problems.splitlines()))
 
     def test_what_is_printed_is_a_configuration_that_prints_the_same(self):
         daemon = self.daemon()

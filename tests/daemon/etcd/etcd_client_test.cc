@@ -185,12 +185,12 @@ TEST_CASE("An answer that etcd does not give is an error with a sentence", "[etc
 TEST_CASE("A sentence of etcd's is one line that may be shown", "[etcd]") {
   const OddServer odd(json_answer(R"({"error": "no\n\u001b[31mlike a line"})", 400));
   CHECK_THROWS_WITH(EtcdClient(odd.options()).range("/", within(20)),
-                    Catch::EndsWith(": no ?[31mlike a line"));
+                    "etcd refused kv/range: no ?[31mlike a line (status 400)");
 }
 
 TEST_CASE("A token that is none, or fits no request, is an error", "[etcd]") {
   const Folder folder;
-  folder.write("password", "secret\n");
+  folder.write_secret("password", "secret\n");
   for (const std::string& token : {std::string(), std::string("a b"), std::string(100'000, 't')}) {
     const OddServer odd(json_answer(R"({"token": ")" + token + "\"}"));
     HaOptions options = odd.options();
@@ -219,8 +219,11 @@ TEST_CASE("Files that cannot be used are named", "[etcd]") {
   CHECK_THROWS_WITH(EtcdClient(options), Catch::StartsWith("ha.ca: cannot use "));
   options.ca = "";
   options.password = folder / "missing";
-  CHECK_THROWS_WITH(EtcdClient(options), Catch::StartsWith("ha.password: cannot read "));
-  folder.write("bytes", "\xff\xfe\n");
+  CHECK_THROWS_WITH(EtcdClient(options), Catch::StartsWith("ha.password: cannot use "));
+  folder.write_secret("bytes", "\xff\xfe\n");
   options.password = folder / "bytes";
   CHECK_THROWS_WITH(EtcdClient(options), Catch::Contains("holds no line of UTF-8"));
+  folder.write("known", "to all\n");
+  options.password = folder / "known";
+  CHECK_THROWS_WITH(EtcdClient(options), Catch::Contains("anybody may read this secret"));
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/etcd/etcd_store.h"
 
+#include <zlib.h>
+
 #include <catch2/catch.hpp>
 #include <random>
 
@@ -147,6 +149,24 @@ TEST_CASE("Damage of a packed state is found, and is no crash", "[etcd]") {
            decode_state_file(bytes, "d", kTopology).fault != StateFileFault::none ||
            bytes == whole));
   }
+}
+
+TEST_CASE("A value that says it is far larger than it can be takes no memory", "[etcd]") {
+  const auto claiming = [](uint64_t size, const std::string& packed) {
+    return std::string(reinterpret_cast<const char*>(&size), sizeof(size)) + packed;
+  };
+  const std::string packed = pack_state(a_state(1), "d", kTopology).substr(sizeof(uint64_t));
+  for (const uint64_t size : {uint64_t{64} << 20, uint64_t{1} << 40, ~uint64_t{0}}) {
+    CHECK(unpack_state(claiming(size, packed)).empty());
+  }
+  // What is as large as it says, and still larger than any state.
+  const std::string zeros(100 << 20, '\0');
+  uLongf most = compressBound(zeros.size());
+  std::string bomb(most, '\0');
+  REQUIRE(compress2(reinterpret_cast<Bytef*>(bomb.data()), &most,
+                    reinterpret_cast<const Bytef*>(zeros.data()), zeros.size(), 1) == Z_OK);
+  bomb.resize(most);
+  CHECK(unpack_state(claiming(zeros.size(), bomb)).empty());
 }
 
 TEST_CASE("Of a large state the newest placements are kept", "[etcd]") {
