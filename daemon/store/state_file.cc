@@ -138,7 +138,11 @@ Recovered StateFile::load() {
   const bool newest = fs::exists(directory_ + "/" + kNewest);
   // A save ends between its two renames, if it does, with the newest still under its first name.
   recovered.state = read_generation(newest ? kNewest : kBeingWritten, recovered);
-  if (recovered.state) return recovered;
+  if (recovered.state) {
+    std::error_code error;  // where it cannot be renamed, nothing can be saved over it either
+    if (!newest) fs::rename(directory_ + "/" + kBeingWritten, directory_ + "/" + kNewest, error);
+    return recovered;
+  }
   recovered.state = read_generation(kPrevious, recovered);
   if (recovered.state) {
     recovered.state->placements.new_term = true;

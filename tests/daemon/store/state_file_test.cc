@@ -170,6 +170,9 @@ TEST_CASE("a save that ended between its renames has left a whole newest generat
   REQUIRE(recovered.state);
   CHECK(recovered.state->placements.published.id == PlacementId{100, torn ? 5U : 6U});
   CHECK(recovered.state->placements.new_term == torn);
+  if (torn) return;
+  folder.write("state.new", "the next save ended in its first write");
+  CHECK(recover(folder).state->placements.published.id == PlacementId{100, 6});
 }
 
 TEST_CASE("every length and every flipped bit is found out") {
