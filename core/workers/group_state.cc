@@ -11,6 +11,8 @@ namespace {
 constexpr double kDaySeconds = 86400;
 // Far above any real version, far below where adding one wraps.
 constexpr uint64_t kHighestVersion = uint64_t{1} << 62;
+// So many versions of ours at the most are not known any more where the newest state was lost.
+constexpr uint64_t kLostVersions = uint64_t{1} << 20;
 
 // Nothing when it was not said, or is no time that applying can take.
 std::optional<double> said_apply_seconds(const StateReport& report) {
@@ -83,7 +85,11 @@ ObserveResult GroupState::advance(Duration apply_timeout, TimePoint now) {
   return result;
 }
 
-// Our own names are good whatever became of the clock since.
+// Our own names are good, whatever became of the clock or of the newest state since.
+bool GroupState::is_real_version(uint64_t version) const {
+  return version <= std::max(kHighestVersion, log_.highest.version + kLostVersions);
+}
+
 bool GroupState::may_name(PlacementId id, Now now) const {
   return id.term <= log_.highest.term ||
          static_cast<double>(id.term) <= now.unix_seconds + kDaySeconds;
@@ -91,9 +97,7 @@ bool GroupState::may_name(PlacementId id, Now now) const {
 
 std::optional<RejectReason> GroupState::check(const StateReport& report, Now now) const {
   if (!may_name(report.running, now)) return RejectReason::bad_timestamp;
-  if (report.running.version > std::max(kHighestVersion, log_.highest.version)) {
-    return RejectReason::bad_value;
-  }
+  if (!is_real_version(report.running.version)) return RejectReason::bad_value;
   const auto cells = static_cast<double>(report.layers) * static_cast<double>(report.slots);
   if (report.layers < 1 || report.slots < 1 ||
       static_cast<double>(report.physical_to_logical.size()) != cells) {
@@ -284,8 +288,7 @@ ObserveResult GroupState::counts_name(PlacementId running, Now now) {
     broken_ = broken_rule(topology_, running_, in_force_, log_.published.gpus_down);
     return result;
   }
-  if (running == running_ || !may_name(running, now) ||
-      running.version > std::max(kHighestVersion, log_.highest.version)) {
+  if (running == running_ || !may_name(running, now) || !is_real_version(running.version)) {
     return result;
   }
   if (running > log_.published.id) {

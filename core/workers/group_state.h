@@ -82,6 +82,7 @@ class GroupState {
 
  private:
   std::optional<RejectReason> check(const StateReport& report, Now now) const;
+  bool is_real_version(uint64_t version) const;
   bool may_name(PlacementId id, Now now) const;
   void judge(const StateReport& report, const ReportedMap& map);
   bool progressed(const StateReport& report, Placement& map, TimePoint now);

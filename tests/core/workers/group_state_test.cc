@@ -50,7 +50,14 @@ TEST_CASE_METHOD(RebalancerFixture, "A version at the top shuts no later report 
   REQUIRE(report({5, top}, initial).adopted);
   const Decision next = publish();
   CHECK(next.update->id.version == top + 1);
+  const RebalancerState before = rebalancer.state();  // the generation before the newest
   CHECK(report(next.update->id, next.update->placement).applied);
+  publisher.counts = as_counts(skewed_loads(topology, 9));
+  time += 10;
+  const Decision newest = publish();
+  Rebalancer went_back(topology, options, at(time), before);
+  const StateReport running = reporter.report(topology, time, newest.update->id, initial);
+  CHECK(went_back.observe(running, at(time)).adopted);
 }
 
 TEST_CASE_METHOD(RebalancerFixture, "A name of ours is good after the clock was set back",
