@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <tuple>
 #include <utility>
 
 #include "daemon/background.h"
@@ -16,9 +17,6 @@ namespace eplbd {
 namespace {
 
 constexpr Duration kSaveRetry = std::chrono::seconds(1);
-// What was adopted goes out at once, then after a pause that doubles; an hour without forgets it.
-constexpr Duration kFirstAdoptedPause = std::chrono::seconds(5);
-constexpr Duration kLongestAdoptedPause = std::chrono::hours(1);
 
 bool may_be_announced(const Topology& topology, const PlacementUpdate& update) {
   PlacementRules rules;
@@ -58,27 +56,11 @@ void Deployment::announce(const PlacementUpdate& saved) {
   const bool known = saved.id == announced_.id && saved.id != PlacementId{};
   if (known || !may_be_announced(rebalancer_.topology(), saved)) return;
   announced_ = saved;
-  adopted_.reset();
   if (leads()) publisher_.hold(encode_placement(saved, rebalancer_.topology()));
 }
 
-// Workers take what is above what they hold: one that reports ever higher names with maps of its
-// own must not move the weights of all others at its pace.
-void Deployment::announce_in_turn(const PlacementUpdate& saved) {
-  const bool adopted = saved.base == saved.id && saved.id > announced_.id;
-  if (!adopted) return announce(saved);
-  const TimePoint now = read_clock().steady;
-  if (now < adopted_turn_) {
-    adopted_ = saved;
-    return;
-  }
-  if (now - adopted_turn_ > kLongestAdoptedPause) adopted_pause_ = Duration{0};
-  adopted_pause_ = std::clamp(2 * adopted_pause_, kFirstAdoptedPause, kLongestAdoptedPause);
-  adopted_turn_ = now + adopted_pause_;
-  announce(saved);
-}
-
-// At the start: the newest saved placement that may be, be it the initial one as engines have it.
+// At the start: the newest saved placement that may be and whose turn came, be it the initial one
+// as engines have it.
 void Deployment::announce_newest() {
   const PlacementLog& log = rebalancer_.state().placements;
   announced_ = {};
@@ -87,7 +69,7 @@ void Deployment::announce_newest() {
   for (auto earlier = log.history.rbegin(); earlier != log.history.rend(); ++earlier) {
     announce(*earlier);
   }
-  announce(log.published);
+  if (!log.waits) announce(log.published);
 }
 
 void Deployment::heartbeat() {
@@ -100,7 +82,8 @@ void Deployment::tick() {
   if (planning_) return;
   const Now now = read_clock();
   const auto dated = [this] {
-    return std::pair(rebalancer_.state().spent, rebalancer_.paused_until());
+    const RebalancerState& state = rebalancer_.state();
+    return std::tuple(state.spent, state.paused_until_unix_seconds, state.adopted);
   };
   const auto before = dated();
   const ObserveResult passed = rebalancer_.advance(now);
@@ -108,7 +91,7 @@ void Deployment::tick() {
   metrics_.advanced(passed);
   note(passed);
   if (!standing_by_ && !leads()) stand_by("its lease was not renewed in time");
-  if (adopted_) announce_in_turn(PlacementUpdate(*adopted_));
+  unsaved_ |= rebalancer_.seconds_to_adopted(now) == 0.0;  // told once it is saved that it is
   note_changes(now);
   sample(now);
   if (busy_ || standing_by_ || now.steady < retry_at_) return;
@@ -282,17 +265,20 @@ void Deployment::save(RebalancerState state, std::function<void(const std::strin
   background_.run(work, [failure, then = std::move(then)] { then(*failure); });
 }
 
-// Saves the state as it is now; `detail` is what to tell who asked.
+// Saves the state as it is now, and tells workers what it tells of; `detail` is for who asked.
 void Deployment::save_now(std::string detail, OrderDone done) {
   busy_ = true;
   unsaved_ = false;
+  const Now now = read_clock();
+  if (rebalancer_.seconds_to_adopted(now) == 0.0) rebalancer_.tell_adopted(now);
   RebalancerState state = rebalancer_.state();
-  PlacementUpdate saved = state.placements.published;
+  std::optional<PlacementUpdate> saved;
+  if (!state.placements.waits) saved = state.placements.published;
   save(std::move(state), [this, detail = std::move(detail), saved = std::move(saved),
                           done = std::move(done)](const std::string& failure) {
     save_failure_ = failure;
     OrderResult result{OrderResult::Status::done, detail, {}};
-    if (failure.empty() && leads()) announce_in_turn(saved);
+    if (failure.empty() && leads() && saved) announce(*saved);
     if (!failure.empty()) {
       metrics_.state_write_failed();
       log(LogLevel::error, "the state was not saved, a restart would forget it: " + failure);

@@ -118,7 +118,6 @@ class Deployment {
 
   void note(const ObserveResult& result);
   void announce(const PlacementUpdate& saved);
-  void announce_in_turn(const PlacementUpdate& saved);
   void announce_newest();
   void warn_or_tell(bool warn, const std::string& what);
   // Plans on the other thread, where a search may take seconds. Meanwhile nothing changes the
@@ -151,10 +150,7 @@ class Deployment {
   Background& background_;
   Metrics& metrics_;
   std::function<void(bool)> hold_counts_;
-  PlacementUpdate announced_;               // the newest that workers were told of
-  std::optional<PlacementUpdate> adopted_;  // saved, and not announced until its turn
-  TimePoint adopted_turn_{};
-  Duration adopted_pause_{};
+  PlacementUpdate announced_;  // the newest that workers were told of
   Journal journal_;
   CountsTotals totals_;
   Rejections rejections_;

@@ -15,7 +15,6 @@ bool Deployment::leads() const { return !standing_by_ && read_clock().steady < l
 void Deployment::stand_by(const std::string& why) {
   standing_by_ = true;
   publisher_.hold("");
-  adopted_.reset();
   save_failure_.clear();
   log(LogLevel::info, "stands by: " + why);
   if (stands_by_hook_) stands_by_hook_();

@@ -161,12 +161,11 @@ std::vector<Problem> Deployment::problems(Now now) const {
     problems.push_back({ProblemKind::no_leader, "no daemon is known to lead, so none publishes" +
                                                     (no_leader_.empty() ? "" : ": " + no_leader_)});
   }
-  if (adopted_) {
-    const double seconds = std::max(0.0, to_seconds(adopted_turn_ - now.steady));
+  if (const double seconds = rebalancer_.seconds_to_adopted(now).value_or(0); seconds > 0) {
     problems.push_back({ProblemKind::nameless_placement,
                         fmt::format("workers name ever other placements, now {}: others are told "
                                     "of it in {:.0f} s",
-                                    to_text(adopted_->id), seconds)});
+                                    to_text(rebalancer_.group().published().id), seconds)});
   }
   std::ranges::move(rejections_.problems(rebalancer_.options().workers.timeout, now),
                     std::back_inserter(problems));

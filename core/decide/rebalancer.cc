@@ -15,6 +15,8 @@ namespace eplbd {
 namespace {
 
 constexpr double kLongestPauseSeconds = 30.0 * 86400;
+// What is adopted goes out at once, then after a pause that doubles; an hour without forgets it.
+constexpr double kFirstAdoptedPauseSeconds = 5;
 constexpr double kClockStepSeconds = 1;  // more than a clock is slewed by between two decisions
 
 RebalancerState fresh_state(const Topology& topology, Now now) {
@@ -71,6 +73,9 @@ void Rebalancer::bound_dates(Now now) {
     spent.unix_seconds = std::min(spent.unix_seconds, now.unix_seconds);
   state.paused_until_unix_seconds =
       std::min(state.paused_until_unix_seconds, now.unix_seconds + kLongestPauseSeconds);
+  RebalancerState::Turn& turn = state.adopted;
+  turn.pause_seconds = std::min(turn.pause_seconds, kHourSeconds);
+  turn.unix_seconds = std::min(turn.unix_seconds, now.unix_seconds + turn.pause_seconds);
 }
 
 IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
@@ -111,7 +116,7 @@ ObserveResult Rebalancer::change_group(Change change, TimePoint now) {
   const GroupState& group = situation_.group;
   const std::optional<Placement> previous =
       group.pending() ? std::optional(group.in_force()) : std::nullopt;
-  const ObserveResult result = change();
+  ObserveResult result = change();
   if (result.applied) {
     situation_.apply_seconds = result.apply_seconds;
     // A group that started anew and takes up what it ran before tells nothing of what that is
@@ -167,7 +172,7 @@ ObserveResult Rebalancer::advance(Now now) {
   const bool reported = group.reported_at() && now.steady - *group.reported_at() <= workers.timeout;
   if (!reported && now.steady >= situation_.hold_until) {
     if (const auto agreed = situation_.sources.agreed_placement(now.steady)) {
-      const ObserveResult result =
+      ObserveResult result =
           change_group([&] { return group.counts_name(*agreed, now); }, now.steady);
       if (result.applied || result.adopted || !result.detail.empty()) return result;
     }
@@ -236,6 +241,23 @@ void Rebalancer::follow_clock(Now now) {
   RebalancerState& state = situation_.state;
   for (auto& spent : state.spent) spent.unix_seconds += step;
   if (state.paused_until_unix_seconds > 0) state.paused_until_unix_seconds += step;
+  state.adopted.unix_seconds += step;
+}
+
+std::optional<double> Rebalancer::seconds_to_adopted(Now now) const {
+  if (!state().placements.waits) return std::nullopt;
+  return std::max(state().adopted.unix_seconds - situation_.date(now.steady), 0.0);
+}
+
+// Workers take what is above what they hold: one that reports ever higher names with maps of its
+// own must not move the weights of all others at its pace.
+void Rebalancer::tell_adopted(Now now) {
+  RebalancerState::Turn& turn = situation_.state.adopted;
+  const double today = situation_.date(now.steady);
+  if (today - turn.unix_seconds > kHourSeconds) turn.pause_seconds = 0;
+  turn.pause_seconds = std::clamp(2 * turn.pause_seconds, kFirstAdoptedPauseSeconds, kHourSeconds);
+  turn.unix_seconds = today + turn.pause_seconds;
+  situation_.state.placements.waits = false;
 }
 
 // GPUs that hold nothing, unless the group cannot run so or the others could not hold every expert.

@@ -60,6 +60,11 @@ class Rebalancer {
   // It was not, though it may have been saved: its name is given to no other placement.
   void give_up(const Decision& decision);
 
+  // Until others may be told of what the group was found to run; nothing: there is no such thing.
+  std::optional<double> seconds_to_adopted(Now now) const;
+  // They are told, once the state is saved; the next such waits for twice as long. Requires: 0.
+  void tell_adopted(Now now);
+
   // What operators ask for: plans without the trigger's rules; carried out like decide()'s. Where
   // it must refuse, there is no update and `detail` says why. Rollback and import pause.
   Decision plan_rebalance(Now now) const { return eplbd::plan_rebalance(situation_, now); }

@@ -25,9 +25,15 @@ struct RebalancerState {
   std::optional<Mode> mode;  // set by an operator; nothing: the configuration's
   bool paused = false;
   double paused_until_unix_seconds = 0;  // 0: until resumed
-  std::vector<int32_t> gpus_down;        // as operators want it
-  std::vector<int32_t> gpus_lost;        // of those, no source of weights either
-  std::vector<int32_t> gpus_empty;       // as the group reports them
+  struct Turn {
+    double unix_seconds = 0;  // until then what is adopted waits
+    double pause_seconds = 0;
+    bool operator==(const Turn&) const = default;
+  };
+  Turn adopted;
+  std::vector<int32_t> gpus_down;   // as operators want it
+  std::vector<int32_t> gpus_lost;   // of those, no source of weights either
+  std::vector<int32_t> gpus_empty;  // as the group reports them
   bool operator==(const RebalancerState&) const = default;
 };
 

@@ -57,7 +57,7 @@ const Placement* PlacementLog::map_of(PlacementId id) const {
 void PlacementLog::publish(const PlacementUpdate& update) {
   remember(std::exchange(published, update), history);
   give_up(update.id);
-  new_term = false;
+  new_term = waits = false;
 }
 
 void PlacementLog::give_up(PlacementId id) {
@@ -73,7 +73,8 @@ void PlacementLog::adopt(PlacementId id, const Placement& placement, double unix
                          std::vector<int32_t> gpus_down) {
   if (id == PlacementId{}) initial = placement;
   if (id > published.id) {
-    if (published.id != PlacementId{}) remember(std::move(published), history);
+    if (published.id != PlacementId{} && !waits) remember(std::move(published), history);
+    waits = true;
     heard(id);
   }
   published = found(id, placement, unix_seconds, std::move(gpus_down));

@@ -14,10 +14,11 @@ namespace eplbd {
 
 // A plain value; `published` always has a map.
 struct PlacementLog {
-  Placement initial;                    // as workers started
-  PlacementUpdate published;            // the newest; (0, 0): the initial one
-  PlacementId highest;                  // term and version that were ever given out or heard
-  bool new_term = true;                 // the next placement needs one
+  Placement initial;          // as workers started
+  PlacementUpdate published;  // the newest; (0, 0): the initial one
+  PlacementId highest;        // term and version that were ever given out or heard
+  bool new_term = true;       // the next placement needs one
+  bool waits = false;         // published was adopted, and only who reported it knows of it yet
   std::deque<PlacementUpdate> history;  // earlier ones without their moves, newest first
   bool operator==(const PlacementLog&) const = default;
 
@@ -34,8 +35,8 @@ struct PlacementLog {
   void give_up(PlacementId id);
   // Somebody runs a placement that is not ours: the next one starts a term above it.
   void heard(PlacementId id);
-  // What the group runs, by nobody's decision of ours, becomes the published one. Requires: `id` is
-  // the initial one, or above the published one.
+  // What the group runs, by nobody's decision of ours, becomes the published one, and one above it
+  // waits. Requires: `id` is the initial one, or above the published one.
   void adopt(PlacementId id, const Placement& placement, double unix_seconds,
              std::vector<int32_t> gpus_down);
   // The group is of another shape, this one, and runs `placement` under a name of before. What went

@@ -103,6 +103,8 @@ class StateReader {
       state.placements.highest.version = uint();
     } else if (name == "new_term") {
       state.placements.new_term = uint() != 0;
+    } else if (name == "adopted_waits") {
+      state.placements.waits = uint() != 0;
     } else {
       return false;
     }
@@ -141,6 +143,10 @@ class StateReader {
       state.paused = uint() != 0;
     } else if (name == "paused_until") {
       state.paused_until_unix_seconds = number();
+    } else if (name == "adopted_turn") {
+      state.adopted.unix_seconds = number();
+    } else if (name == "adopted_pause") {
+      state.adopted.pause_seconds = number();
     } else if (name == "gpus_down") {
       state.gpus_down = gpus();
     } else if (name == "gpus_lost") {
@@ -170,7 +176,9 @@ class StateReader {
   }
   double number() {
     const auto value = reader_.next();
-    return take(value ? value->as_double() : std::nullopt);
+    const double number = take(value ? value->as_double() : std::nullopt);
+    check(std::isfinite(number));
+    return number;
   }
   std::string text() {
     const auto value = reader_.next();
@@ -238,6 +246,9 @@ std::string encode_state_file(const RebalancerState& state, std::string_view dep
   if (state.mode) map.add("mode", to_string(*state.mode));
   map.add("paused", state.paused ? 1 : 0);
   map.add("paused_until", state.paused_until_unix_seconds);
+  map.add("adopted_waits", state.placements.waits ? 1 : 0);
+  map.add("adopted_turn", state.adopted.unix_seconds);
+  map.add("adopted_pause", state.adopted.pause_seconds);
   map.add_array("gpus_down", std::span<const int32_t>(state.gpus_down));
   map.add_array("gpus_lost", std::span<const int32_t>(state.gpus_lost));
   map.add_array("gpus_empty", std::span<const int32_t>(state.gpus_empty));

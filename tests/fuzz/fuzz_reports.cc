@@ -188,6 +188,9 @@ class Life {
 
   void decide() {
     rebalancer_.advance(now_);
+    const auto waits = rebalancer_.seconds_to_adopted(now_);
+    if (waits) check(*waits >= 0 && *waits <= 3600 + kMostSteps);  // a clock may be slewed by one
+    if (waits == 0.0) rebalancer_.tell_adopted(now_);
     const Decision decision = rebalancer_.decide(now_);
     check(std::isfinite(decision.imbalance) && std::isfinite(decision.imbalance_after));
     check(std::isfinite(decision.tokens) && std::isfinite(decision.tokens_per_gpu_step));

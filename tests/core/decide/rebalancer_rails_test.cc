@@ -84,6 +84,42 @@ TEST_CASE_METHOD(RailsFixture, "The pause is remembered over a restart", "[rails
   CHECK(again.decide(at(time + 6)).verdict == Verdict::update);
 }
 
+TEST_CASE_METHOD(RailsFixture,
+                 "What is adopted goes out after a pause that doubles, restarts or not",
+                 "[rails]") {
+  std::optional<RebalancerState> saved;
+  std::vector<double> told;
+  const double began = time;
+  for (uint64_t number = 1; time < began + 100; ++number) {
+    Rebalancer again(topology, options, at(time), saved);
+    const PlacementId id{1'700'000'000 + number, number};
+    again.observe(reporter.report(topology, time, id, Placement::initial(topology)), at(time));
+    again.advance(at(time));
+    REQUIRE(again.seconds_to_adopted(at(time)));
+    if (*again.seconds_to_adopted(at(time)) == 0) {
+      again.tell_adopted(at(time));
+      CHECK_FALSE(again.seconds_to_adopted(at(time)));
+      told.push_back(time - began);
+    }
+    saved = again.state();
+    time += 1;
+  }
+  CHECK(told == std::vector<double>{0, 5, 15, 35, 75});
+
+  SECTION("a clock set back meanwhile makes it no longer than that") {
+    Now back = at(time);
+    back.unix_seconds -= 6e7;
+    const Rebalancer again(topology, options, back, saved);
+    CHECK(*again.seconds_to_adopted(back) <= 80);
+  }
+  SECTION("an hour without forgets it") {
+    saved->adopted.unix_seconds -= 7200;
+    Rebalancer again(topology, options, at(time), saved);
+    again.tell_adopted(at(time));
+    CHECK(again.state().adopted.pause_seconds == 5);
+  }
+}
+
 TEST_CASE_METHOD(RailsFixture, "A pause of an operator holds mends, too", "[rails]") {
   rebalancer.pause(0);
   report_broken({}, Placement::initial(topology));

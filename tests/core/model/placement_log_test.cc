@@ -71,6 +71,21 @@ TEST_CASE_METHOD(LogFixture, "what is adopted is published from then on") {
   CHECK(log.next_id(kDate) == PlacementId{1'900'000'001, 10});
 }
 
+TEST_CASE_METHOD(LogFixture, "what was adopted waits, and is kept only once others know of it") {
+  const PlacementId ours = publish_next();
+  CHECK_FALSE(log.waits);
+  log.adopt({1'900'000'000, 9}, log.initial, kDate, {});
+  CHECK(log.waits);
+  log.adopt({1'900'000'001, 10}, log.initial, kDate, {});
+  CHECK(log.history.front().id == ours);
+  log.waits = false;
+  log.adopt({1'900'000'002, 11}, log.initial, kDate, {});
+  CHECK(log.history.front().id == PlacementId{1'900'000'001, 10});
+  publish_next();
+  CHECK_FALSE(log.waits);
+  CHECK(log.history.front().id == PlacementId{1'900'000'002, 11});
+}
+
 TEST_CASE_METHOD(LogFixture, "a name that was given up is nobody's") {
   const PlacementId first = publish_next();
   log.give_up({first.term, 2});

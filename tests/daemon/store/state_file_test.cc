@@ -35,6 +35,8 @@ RebalancerState a_state(uint64_t version) {
   state.mode = Mode::shadow;
   state.paused = true;
   state.paused_until_unix_seconds = 99.5;
+  state.placements.waits = true;
+  state.adopted = {98.5, 10};
   state.gpus_down = {0, 1};
   state.gpus_lost = {1};
   return state;
@@ -57,6 +59,8 @@ void check_equal(const RebalancerState& a, const RebalancerState& b) {
   CHECK(a.mode == b.mode);
   CHECK(a.paused == b.paused);
   CHECK(a.paused_until_unix_seconds == b.paused_until_unix_seconds);
+  CHECK(a.placements.waits == b.placements.waits);
+  CHECK(a.adopted == b.adopted);
   CHECK(a.gpus_down == b.gpus_down);
   CHECK(a.gpus_lost == b.gpus_lost);
 }
