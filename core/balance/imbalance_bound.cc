@@ -25,6 +25,7 @@ class LayerBounds {
         packings_(regions.groups(), regions.size()) {
     for (const auto& gpus : regions.gpus) {
       std::vector<double> speeds;
+      speeds.reserve(gpus.size());
       for (const int32_t gpu : gpus) speeds.push_back(topology.gpu_speed(gpu));
       all_speeds_.insert(all_speeds_.end(), speeds.begin(), speeds.end());
       region_speeds_.push_back(std::move(speeds));

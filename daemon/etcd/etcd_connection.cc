@@ -30,9 +30,10 @@ struct EtcdConnection::Impl {
   using Request = http::request<http::string_body>;
   using Parser = http::response_parser<http::string_body>;
 
-  Impl(EtcdWaiting& waits, const HttpUrl& url) : waiting(waits), plain(*waits.io) {
-    name = (url.at.bracketed ? "[" + url.at.host + "]" : url.at.host) + ":" + url.at.port;
-  }
+  Impl(EtcdWaiting& waits, const HttpUrl& url)
+      : waiting(waits),
+        name((url.at.bracketed ? "[" + url.at.host + "]" : url.at.host) + ":" + url.at.port),
+        plain(*waits.io) {}
 
   [[noreturn]] void fail(const char* step, const std::string& why) const {
     throw EtcdError("etcd at " + name + ": " + step + ": " + why);

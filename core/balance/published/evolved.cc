@@ -104,6 +104,7 @@ class RowPacker {
     std::vector<int32_t> pool = packs.items[fullest];
     pool.insert(pool.end(), packs.items[other].begin(), packs.items[other].end());
     std::vector<double> pool_weights;
+    pool_weights.reserve(pool.size());
     for (const int32_t item : pool) pool_weights.push_back(weights_[item]);
     std::vector<int32_t> first_items;
     std::vector<bool> taken(pool.size());

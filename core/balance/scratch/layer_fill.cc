@@ -23,6 +23,7 @@ LayerFiller::LayerFiller(const Topology& topology, const Regions& regions,
       filler_(topology.slots_per_gpu(), constants) {
   for (const auto& gpus : regions.gpus) {
     std::vector<double> speeds;
+    speeds.reserve(gpus.size());
     for (const int32_t gpu : gpus) speeds.push_back(topology.gpu_speed(gpu));
     region_speed_.push_back(std::accumulate(speeds.begin(), speeds.end(), 0.0));
     speeds_.push_back(std::move(speeds));
