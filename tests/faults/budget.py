@@ -3,12 +3,24 @@
 everywhere: memory by a cgroup, descriptors, log, processor time."""
 
 import os
+import re
 import threading
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
-MEMORY = 512 * MIB  # what packaging/kubernetes grants; the units grant more
+
+
+def granted(file: str, line: str) -> int:
+    """Bytes, as a file that ships grants them."""
+    text = (ROOT / file).read_text()
+    number, unit = re.search(rf"{line}(\d+)([MG])", text).groups()
+    return int(number) * {"M": MIB, "G": 1024 * MIB}[unit]
+
+
+MEMORY = granted("packaging/kubernetes/base/eplbd.k8s.yaml", "limits: {memory: ")
+MEMORY_OF_UNIT = granted("systemd/eplbd.service", "MemoryMax=")
 LOG_BYTES_PER_SECOND = 4000
 LOG_BYTES_AT_ONCE = 10_000  # each kind of line once
 DESCRIPTORS = 600  # 128 HTTP, 128 control, and what an attack here opens besides
@@ -20,7 +32,7 @@ HIERARCHIES = (
 )
 
 
-def memory_cgroup() -> Path | None:
+def memory_cgroup(limit: int) -> Path | None:
     """A new group with the limit; None where we may not, or no such controller is there."""
     name = f"eplbd-test-{os.getpid()}-{time.monotonic_ns()}"
     for hierarchy, file in HIERARCHIES:
@@ -30,7 +42,7 @@ def memory_cgroup() -> Path | None:
         except OSError:
             continue
         try:
-            (group / file).write_text(str(MEMORY))
+            (group / file).write_text(str(limit))
             return group
         except OSError:
             group.rmdir()
@@ -40,9 +52,9 @@ def memory_cgroup() -> Path | None:
 class Budget:
     """Watches one daemon from begin() on."""
 
-    def __init__(self, subject) -> None:
+    def __init__(self, subject, memory: int = MEMORY) -> None:
         self.subject = subject
-        self.group = memory_cgroup()
+        self.group = memory_cgroup(memory)
         self.most_descriptors = 0
 
     def begin(self) -> None:
@@ -74,6 +86,12 @@ class Budget:
             "log_bytes": len(self.subject.log()),
             "cpu": (cpu - self.cpu_before) / took,
         }
+
+    def ended_by_kernel(self) -> bool:
+        """As it reached its limit."""
+        files = [self.group / name for name in ("memory.oom_control", "memory.events")]
+        text = "".join(file.read_text() for file in files if file.exists())
+        return bool(re.search(r"^oom_kill [1-9]", text, re.MULTILINE))
 
     def close(self) -> None:
         """After the daemon ended."""
