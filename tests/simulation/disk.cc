@@ -29,6 +29,7 @@ void Disk::step(uint64_t number) {
 void Disk::save(const RebalancerState& state) {
   const std::string bytes = encode_state_file(state, kDeployment, topology_);
   first_saved_.emplace(published_of(state).id, asked);
+  if (!state.placements.waits) first_told_.emplace(published_of(state).id, asked);
   step(0);
   writing_ = bytes.substr(0, bytes.size() / 2);
   step(1);
@@ -56,12 +57,17 @@ std::optional<RebalancerState> Disk::read(std::optional<std::string>& generation
 
 Recovered Disk::load() {
   saved_term_ = 0;
-  auto state = read(newest_ ? newest_ : writing_);
+  if (!newest_) newest_ = std::exchange(writing_, std::nullopt);
+  auto state = read(newest_);
   if (!state) {
     state = read(previous_);
     if (state) state->placements.new_term = true;
   }
   newest_id_ = state ? std::optional(published_of(*state).id) : std::nullopt;
+  // What was never kept may be decided anew, by the same name.
+  const auto lost = [&](const auto& entry) { return entry.first > newest_id_; };
+  std::erase_if(first_saved_, lost);
+  std::erase_if(first_told_, lost);
   return {std::move(state), {}};
 }
 

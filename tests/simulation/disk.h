@@ -36,6 +36,8 @@ class Disk : public StateStore {
   std::optional<PlacementId> newest() const { return newest_id_; }
   // When a placement was first to be saved, which is when it was decided.
   TimePoint first_saved(PlacementId id) const { return first_saved_.at(id); }
+  // So with the word that others may be told of it.
+  TimePoint first_told(PlacementId id) const { return first_told_.at(id); }
 
  private:
   void step(uint64_t number);
@@ -43,6 +45,7 @@ class Disk : public StateStore {
 
   Topology topology_;
   std::map<PlacementId, TimePoint> first_saved_;
+  std::map<PlacementId, TimePoint> first_told_;
   std::optional<std::string> newest_;
   std::optional<std::string> previous_;
   std::optional<std::string> writing_;

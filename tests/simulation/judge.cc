@@ -24,11 +24,6 @@ bool is_forced(UpdateReason reason) {
          reason == UpdateReason::recovered;
 }
 
-bool is_ordered(UpdateReason reason) {
-  return reason == UpdateReason::requested || reason == UpdateReason::imported ||
-         reason == UpdateReason::rollback;
-}
-
 }  // namespace
 
 void Judge::fail(std::string rule, std::string detail) const {
@@ -38,10 +33,32 @@ void Judge::fail(std::string rule, std::string detail) const {
 void Judge::lost_its_state() {
   lost_ = true;
   named_ = {};
-  spent_.clear();
+  lost_its_dates();
 }
 
-void Judge::held(const PlacementUpdate& update) {
+void Judge::lost_its_dates() {
+  spent_.clear();
+  adopted_.reset();
+  adopted_pause_ = Duration{0};
+}
+
+// By an operator, or by who takes over.
+bool Judge::is_ordered(UpdateReason reason) {
+  switch (reason) {
+    case UpdateReason::requested:
+    case UpdateReason::imported:
+    case UpdateReason::rollback:
+      return true;
+    case UpdateReason::gpu:
+      return std::exchange(gpus_ordered_, false);
+    case UpdateReason::recovered:
+      return takeovers_ > 0 && takeovers_-- > 0;
+    default:
+      return false;
+  }
+}
+
+void Judge::held(const PlacementUpdate& update, const Deployment* deployment) {
   if (update.id == PlacementId{}) return;
   const bool adopted = update.base == update.id;
   PlacementRules rules;
@@ -59,23 +76,29 @@ void Judge::held(const PlacementUpdate& update) {
   if (known->second != update.placement) {
     fail("one name, one map", name_of(update.id) + " names another map than before");
   }
-  if (is_new && adopted && deployment_) check_adopted(update);
-  if (is_new && !adopted) check_rails(update);
+  if (!is_new) return;
+  if (deployment != nullptr && update.id <= highest_named_ && !adopted) {
+    fail("a new name is above all before",
+         name_of(update.id) + " after " + name_of(highest_named_));
+  }
+  if (!adopted) return check_rails(update, deployment);
+  if (deployment != nullptr) check_adopted(update);
 }
 
 // One that reports ever higher names moves the others' weights seldom.
 void Judge::check_adopted(const PlacementUpdate& update) {
-  const TimePoint now = schedule_.now();
-  if (adopted_ && now - *adopted_ < adopted_pause_ - kSlack) {
+  const TimePoint told = disk_.first_told(update.id);
+  if (adopted_ && told - *adopted_ < adopted_pause_ - kSlack) {
     fail("what is adopted pauses, each time twice as long",
          fmt::format("{} came {:.3f} s after the one before", name_of(update.id),
-                     to_seconds(now - *adopted_)));
+                     to_seconds(told - *adopted_)));
   }
-  adopted_ = now;
+  adopted_ = told;
   adopted_pause_ = std::max(kFirstPause, 2 * adopted_pause_);
 }
 
-void Judge::named(PlacementId id) {
+void Judge::named(PlacementId id, bool leads) {
+  if (!leads) fail("who does not lead names nothing", name_of(id));
   if (id != PlacementId{} && (!disk_.newest() || *disk_.newest() < id)) {
     fail("nothing is named before it is saved", name_of(id) + " is not on disk");
   }
@@ -83,13 +106,13 @@ void Judge::named(PlacementId id) {
     fail("names never go back", name_of(id) + " after " + name_of(named_));
   }
   named_ = id;
+  highest_named_ = std::max(highest_named_, id);
 }
 
-void Judge::check_rails(const PlacementUpdate& update) {
+void Judge::check_rails(const PlacementUpdate& update, const Deployment* deployment) {
   const TimePoint decided = disk_.first_saved(update.id);
   std::erase_if(spent_, [&](const Spent& s) { return decided - s.at >= std::chrono::hours(1); });
-  const bool ordered = is_ordered(update.reason) ||
-                       (update.reason == UpdateReason::gpu && std::exchange(gpus_ordered_, false));
+  const bool ordered = is_ordered(update.reason);
   const bool forced = is_forced(update.reason) && !ordered;
   const auto earlier = std::ranges::count(spent_, true, &Spent::forced);
   if (forced && earlier > 0) {
@@ -104,7 +127,7 @@ void Judge::check_rails(const PlacementUpdate& update) {
     }
   }
   if (!ordered && (!forced || earlier > 0)) check_limits(update);
-  if (!ordered && deployment_ && deployment_->rebalancer().paused({schedule_.now(), 1})) {
+  if (!ordered && deployment && deployment->rebalancer().paused({schedule_.now(), 1})) {
     fail("nothing is decided while paused", name_of(update.id));
   }
   spent_.push_back({decided, forced, static_cast<int64_t>(update.moves.size())});
@@ -129,9 +152,9 @@ void Judge::check_limits(const PlacementUpdate& update) const {
   }
 }
 
-void Judge::check_window(TimePoint now) const {
-  if (!deployment_) return;
-  const Rebalancer& rebalancer = deployment_->rebalancer();
+void Judge::check_window(const Deployment& deployment) const {
+  const TimePoint now = schedule_.now();
+  const Rebalancer& rebalancer = deployment.rebalancer();
   double tokens = 0;
   for (const double load : rebalancer.loads({now, 0})) {
     if (!std::isfinite(load) || load < 0) fail("windows are finite", fmt::format("{}", load));
@@ -140,7 +163,7 @@ void Judge::check_window(TimePoint now) const {
   if (tokens > counted_ * 1.001 + 1) {
     fail("a window holds no more than was counted", fmt::format("{} of {}", tokens, counted_));
   }
-  const Snapshot shown = deployment_->snapshot({now, 1});
+  const Snapshot shown = deployment.snapshot({now, 1});
   if (shown.imbalance_floor > shown.imbalance) {
     fail("what is in force is no better than the best",
          fmt::format("{} of {}", shown.imbalance, shown.imbalance_floor));
@@ -152,17 +175,20 @@ void Judge::check_window(TimePoint now) const {
 }
 
 // Whatever the group does meanwhile.
-void Judge::check_decides(TimePoint now) const {
-  if (!deployment_ || now - hindered_at_ < 2 * kLongestSilence) return;
-  const auto& decisions = deployment_->journal().decisions();
+void Judge::check_decides(const Deployment& deployment) const {
+  const TimePoint now = schedule_.now();
+  if (now - hindered_at_ < 2 * kLongestSilence) return;
+  const auto& decisions = deployment.journal().decisions();
   if (decisions.empty() || now - decisions.front().latest.now.steady > kLongestSilence) {
     fail("it goes on deciding", "no decision for three seconds");
   }
 }
 
-void Judge::check_settled(Now now, PlacementId running, double tokens_per_second) const {
-  const Rebalancer& rebalancer = deployment_->rebalancer();
-  const auto& decisions = deployment_->journal().decisions();
+void Judge::check_settled(Now now, const Deployment* serves, PlacementId running,
+                          double tokens_per_second) const {
+  if (serves == nullptr) fail("one of them leads again", "none does");
+  const Rebalancer& rebalancer = serves->rebalancer();
+  const auto& decisions = serves->journal().decisions();
   if (decisions.empty() || now.unix_seconds - decisions.front().ts > 2) {
     fail("it decides again", "no decision for two seconds");
   }
@@ -195,6 +221,11 @@ void Judge::check_settled(Now now, PlacementId running, double tokens_per_second
   if (std::abs(rebalancer.tokens(now) / expected - 1) > 0.1) {
     fail("the window is that of a slow reference",
          fmt::format("{} tokens, not {}", rebalancer.tokens(now), expected));
+  }
+  const SpentInHour spent =
+      rebalancer.spent_in_hour({now.steady + std::chrono::hours(1), now.unix_seconds + 3600});
+  if (spent.updates > 0) {
+    fail("an hour gives the limits back", fmt::format("{} updates are spent", spent.updates));
   }
   const GroupState& group = rebalancer.group();
   if (!group.pending() && running != group.published().id && verdict != Verdict::rate_limited) {

@@ -40,8 +40,9 @@ void tell(const Scenario& scenario, const Broken& broken) {
   const Topology& topology = scenario.topology;
   std::printf("seed %llu at %.3f s: %s: %s\n", static_cast<unsigned long long>(scenario.seed),
               broken.at, broken.rule.c_str(), broken.detail.c_str());
-  std::printf("  %d layers, %d experts, %d slots, %d GPUs, %d sources, %s\n", topology.layers,
-              topology.logical_experts, topology.slots, topology.gpus, scenario.sources,
+  std::printf("  %d layers, %d experts, %d slots, %d GPUs, %d daemons, %d sources, %s\n",
+              topology.layers, topology.logical_experts, topology.slots, topology.gpus,
+              scenario.daemons, scenario.sources,
               scenario.reports ? "which report state" : "no state");
   for (const Event& event : scenario.events) std::printf("  %s\n", to_text(event).c_str());
   std::fflush(stdout);

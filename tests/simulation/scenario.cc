@@ -11,6 +11,7 @@ namespace {
 
 constexpr double kFaultsEnd = 60;  // seconds
 constexpr double kLongest = 15;    // of what lasts
+constexpr double kTakeover = 6;    // until one leads again
 
 Topology draw_topology(Random& random) {
   struct Shape {
@@ -79,9 +80,12 @@ Event draw_event(Random& random, const Scenario& scenario) {
     case Fault::pause:
       event.amount *= 20;
       break;
+    case Fault::crash_clock:
+    case Fault::damage:
+      event.amount = random.chance(0.5) ? random.one_of(kJumps) : 0;
+      [[fallthrough]];
     case Fault::crash:
     case Fault::crash_in_save:
-    case Fault::damage:
       event.length = random.chance(0.5) ? 0.1 : random.real() * 5;
       break;
     case Fault::load:
@@ -109,7 +113,8 @@ Scenario scenario_of(uint64_t seed) {
   }
   std::ranges::stable_sort(scenario.events, {}, &Event::at);
   scenario.inactive_gpus = random.chance(0.7);
-  scenario.settled = kFaultsEnd + kLongest + 1;
+  scenario.daemons = random.chance(0.2) ? 2 : 1;
+  scenario.settled = kFaultsEnd + kLongest + (scenario.daemons > 1 ? kTakeover : 1);
   return scenario;
 }
 

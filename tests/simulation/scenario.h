@@ -17,7 +17,10 @@ namespace eplbd::simulation {
 enum class Fault {
   crash,            // the daemon is killed, and starts again after `length`
   crash_in_save,    // so at step `number` of the next save
-  damage,           // the daemon is killed and its newest generation damaged
+  crash_clock,      // so with its wall clock set by `amount` seconds meanwhile
+  damage,           // so with its newest generation damaged
+  freeze,           // a daemon does nothing for `length`
+  cut_off,          // for `length` a daemon does not reach the store
   failing_disk,     // saves fail at step `number` for `length`
   slow_disk,        // saves take `amount` seconds for `length`
   clock,            // the daemon's wall clock jumps by `amount` seconds
@@ -30,6 +33,7 @@ enum class Fault {
   drain,            // an operator drains GPU `who`, and restores it after `length`
   rebalance,        // an operator asks for an update
   rollback,         // an operator goes back, and resumes after `length`
+  step_down,        // an operator tells the daemon that leads to leave that to another
   worker_restart,   // source `who` begins a new epoch
   group_restart,    // all do, with the initial map
   counter_reset,    // counters of source `who` start over in the same epoch
@@ -47,12 +51,15 @@ enum class Fault {
 };
 constexpr auto names(Fault) {
   return std::to_array<std::string_view>(
-      {"crash",          "crash_in_save", "damage",          "failing_disk", "slow_disk",
-       "clock",          "worker_clock",  "lossy",           "late",         "repeating",
-       "load",           "pause",         "drain",           "rebalance",    "rollback",
-       "worker_restart", "group_restart", "counter_reset",   "odd_number",   "odd_id",
-       "odd_term",       "broken",        "flapping",        "empty_gpu",    "other_shape",
-       "slow_apply",     "failing_apply", "silent_reporter", "strangers"});
+      {"crash",         "crash_in_save", "crash_clock",   "damage",
+       "freeze",        "cut_off",       "failing_disk",  "slow_disk",
+       "clock",         "worker_clock",  "lossy",         "late",
+       "repeating",     "load",          "pause",         "drain",
+       "rebalance",     "rollback",      "step_down",     "worker_restart",
+       "group_restart", "counter_reset", "odd_number",    "odd_id",
+       "odd_term",      "broken",        "flapping",      "empty_gpu",
+       "other_shape",   "slow_apply",    "failing_apply", "silent_reporter",
+       "strangers"});
 }
 
 struct Event {
@@ -68,6 +75,7 @@ struct Scenario {
   uint64_t seed = 0;
   Topology topology;
   RebalancerOptions options;
+  int32_t daemons = 1;  // two share what they save, and one of them leads
   int32_t sources = 1;
   bool reports = true;        // the group reports state
   bool inactive_gpus = true;  // and that it can run with a GPU that holds nothing

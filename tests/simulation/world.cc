@@ -1,44 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/simulation/world.h"
 
-#include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
+#include <algorithm>
+#include <utility>
 
-#include <boost/asio/io_context.hpp>
-#include <variant>
-
-#include "daemon/clock.h"
-#include "daemon/formats/wire.h"
-
-namespace eplbd {
-
-// ---- The seams ----
-
-struct Background::Impl {};
-Background::Background(boost::asio::io_context&) {}
-Background::~Background() = default;
-void Background::finish() {}
-void Background::run(std::function<void()> work, std::function<void()> done) {
-  simulation::World::current()->run_background(std::move(work), std::move(done));
-}
-
-Now read_clock() { return simulation::World::current()->clock(); }
-
-namespace simulation {
+namespace eplbd::simulation {
 namespace {
 
 constexpr double kBegan = 1'700'000'000.0;  // Unix seconds
 constexpr double kSettling = 90;            // seconds, after the last fault
-constexpr Duration kReconnect = std::chrono::milliseconds(100);
-constexpr Duration kPlanning = std::chrono::microseconds(200);
-constexpr Duration kSaving = std::chrono::milliseconds(5);
-constexpr Duration kLatency = std::chrono::microseconds(300);
 
 World* g_current = nullptr;
 
-boost::asio::io_context& no_loop() {
-  static boost::asio::io_context io;
-  return io;
-}
+void ignore(const OrderResult&) {}
 
 }  // namespace
 
@@ -51,84 +25,69 @@ World::World(const Scenario& scenario)
       network_(~scenario.seed),
       group_(*this, scenario) {
   g_current = this;
+  for (int32_t i = 0; i < scenario.daemons; ++i)
+    daemons_.push_back(std::make_unique<Daemon>(*this));
 }
 
 World::~World() {
-  process_.reset();
+  daemons_.clear();
   g_current = nullptr;
 }
 
 Now World::clock() const { return {schedule_.now(), kBegan + wall_ahead_ + schedule_.seconds()}; }
 
-World::Process::Process(World& world)
-    : metrics("simulated", world.scenario_.topology, "0"), background(no_loop()) {}
+Daemon& World::daemon_of(boost::asio::io_context& loop) {
+  return **std::ranges::find(daemons_, &loop, [](const auto& daemon) { return &daemon->loop(); });
+}
 
-// ---- The process ----
+// ---- Daemons ----
 
-void World::start() {
-  if (process_) return;
+Daemon* World::serving() {
+  const auto found = std::ranges::find_if(daemons_, [](const auto& d) { return d->serves(); });
+  return found == daemons_.end() ? nullptr : found->get();
+}
+
+// As a rule the one that serves.
+Daemon& World::struck(uint64_t number) {
+  const bool serves = number % 3 != 0;
+  const auto found =
+      std::ranges::find_if(daemons_, [&](const auto& d) { return d->serves() == serves; });
+  return found == daemons_.end() ? *daemons_.front() : **found;
+}
+
+void World::goes_on() {
   if (std::exchange(damaged_, false)) judge_.lost_its_state();
-  if (std::exchange(clock_moved_, false)) judge_.lost_its_dates();
-  process_ = std::make_unique<Process>(*this);
-  process_->deployment = std::make_unique<Deployment>(
-      "simulated", scenario_.topology, scenario_.options, disk_.load().state, *this, disk_,
-      process_->background, process_->metrics,
-      [process = process_.get()](bool on) { process->counts_held = on; });
-  judge_.started(process_->deployment.get());
-  schedule_.after(kReconnect, [this] { subscribe(); });
+  if (std::exchange(clock_moved_, std::nullopt)) judge_.lost_its_dates();
+  if (scenario_.daemons > 1) judge_.took_over();
 }
 
-void World::kill(Duration down) {
-  judge_.started(nullptr);
-  process_.reset();
-  held_.clear();
-  schedule_.after(down, [this] { start(); });
-}
-
-void World::in_process(const std::function<void(Process&)>& task) {
-  if (!process_) return;
-  try {
-    task(*process_);
-  } catch (const Killed&) {
-    return kill(down_);
-  }
-  while (process_ && !process_->counts_held && !process_->waiting.empty()) {
-    const ToDaemon message = std::move(process_->waiting.front());
-    process_->waiting.pop_front();
-    message(*process_->deployment);
+// What was asked before a daemon saw its clock says nothing of that.
+void World::saved() {
+  if (clock_moved_ && disk_.asked > *clock_moved_ + scenario_.options.trigger.interval) {
+    clock_moved_.reset();
   }
 }
 
-void World::run_background(std::function<void()> work, std::function<void()> done) {
-  const Process* const process = process_.get();
-  const bool plans = process->counts_held;
-  Duration takes = plans ? kPlanning : kSaving;
-  if (!plans && lasts(Fault::slow_disk)) takes = from_seconds(latest(Fault::slow_disk).amount);
-  const TimePoint asked = schedule_.now();
-  schedule_.after(takes,
-                  [this, asked, plans, process, work = std::move(work), done = std::move(done)] {
-                    if (process_.get() != process) return;
-                    disk_.asked = asked;
-                    in_process([&](Process&) { work(); });
-                    if (process_.get() != process) return;
-                    if (!plans && !disk_.fails_at) clock_moved_ = false;
-                    // Between what is done and that it is known to be done, messages come.
-                    schedule_.after(kLatency, [this, process, done] {
-                      if (process_.get() == process) in_process([&](Process&) { done(); });
-                    });
-                  });
+void World::move_clock(double seconds) {
+  wall_ahead_ += seconds;
+  clock_moved_ = schedule_.now();
 }
 
 void World::tick_and_again() {
-  in_process([](Process& process) { process.deployment->tick(); });
+  for (const auto& daemon : daemons_) daemon->tick();
   schedule_.after(scenario_.options.trigger.interval, [this] { tick_and_again(); });
 }
 
 void World::beat_and_again() {
-  in_process([](Process& process) { process.deployment->heartbeat(); });
-  if (disk_.fails_at || lasts(Fault::slow_disk)) judge_.hindered();
-  judge_.check_window(schedule_.now());
-  judge_.check_decides(schedule_.now());
+  for (const auto& daemon : daemons_) daemon->beat();
+  const Daemon* const serves = serving();
+  const bool hindered = disk_.fails_at || lasts(Fault::slow_disk) || lasts(Fault::cut_off);
+  if (hindered || serves == nullptr || std::exchange(served_, serves) != serves) {
+    judge_.hindered();
+  } else {
+    judge_.check_window(*serves->deployment());
+    judge_.check_decides(*serves->deployment());
+  }
   schedule_.after(std::chrono::seconds(1), [this] { beat_and_again(); });
 }
 
@@ -147,83 +106,67 @@ void World::carry(std::function<void()> deliver) {
   schedule_.after(delay, std::move(deliver));
 }
 
-void World::send(ToDaemon message) {
-  carry([this, message = std::move(message)] { deliver(message); });
-}
-
-void World::deliver(const ToDaemon& message) {
-  in_process([&](Process& process) {
-    if (process.counts_held) {
-      process.waiting.push_back(message);
-    } else {
-      message(*process.deployment);
-    }
-  });
+void World::send(const ToDaemon& message) {
+  for (const auto& daemon : daemons_) {
+    carry([daemon = daemon.get(), message] { daemon->take(message); });
+  }
 }
 
 void World::subscribe() {
-  schedule_.after(kLatency, [this] {
-    if (process_ && !held_.empty()) send_held();
-  });
-}
-
-void World::send_held() {
-  judge_.named(held_id_);
-  auto message = decode_daemon_message(std::as_bytes(std::span(held_)), scenario_.topology);
-  carry([this, update = std::get<PlacementUpdate>(std::move(message))] { group_.receive(update); });
-}
-
-void World::hold(std::string placement) {
-  const auto message =
-      decode_daemon_message(std::as_bytes(std::span(placement)), scenario_.topology);
-  const auto& update = std::get<PlacementUpdate>(message);
-  judge_.held(update);
-  held_ = std::move(placement);
-  held_id_ = update.id;
-}
-
-void World::publish(std::string placement) {
-  hold(std::move(placement));
-  send_held();
-}
-
-void World::publish_again() { send_held(); }
-
-void World::heartbeat(std::string_view payload) {
-  const auto message = decode_daemon_message(std::as_bytes(std::span(payload)), scenario_.topology);
-  const PlacementId id = std::get<Heartbeat>(message).id;
-  judge_.named(id);
-  carry([this, id] { group_.receive_heartbeat(id); });
+  for (const auto& daemon : daemons_) daemon->subscribe();
 }
 
 // ---- What befalls them ----
 
 void World::set_gpu(int32_t gpu, Deployment::GpuOrder order) {
-  judge_.ordered_gpus();
-  in_process([&](Process& process) {
-    process.deployment->order_gpu(gpu, order, [](const OrderResult&) {});
+  Daemon* const daemon = serving();
+  if (daemon == nullptr) return;
+  daemon->run([this, gpu, order](Deployment& deployment) {
+    deployment.order_gpu(gpu, order, [this](const OrderResult& result) {
+      if (result.status != OrderResult::Status::refused) judge_.ordered_gpus();
+    });
   });
 }
 
 void World::order(const Event& event) {
-  const auto ignore = [](const OrderResult&) {};
+  const auto tell = [this](const ToDaemon& what) {
+    if (Daemon* const daemon = serving()) daemon->run(what);
+  };
   const auto later = [&](std::function<void()> what) {
     schedule_.after(from_seconds(event.length), std::move(what));
   };
   switch (event.fault) {
     case Fault::pause:
-      return in_process([&](Process& p) { p.deployment->pause(event.amount, ignore); });
+      return tell([&](Deployment& d) { d.pause(event.amount, ignore); });
     case Fault::drain:
       later([this, gpu = event.who] { set_gpu(gpu, Deployment::GpuOrder::restore); });
       return set_gpu(event.who, Deployment::GpuOrder::drain);
     case Fault::rebalance:
-      return in_process([&](Process& p) { p.deployment->rebalance(false, ignore); });
+      return tell([](Deployment& d) { d.rebalance(false, ignore); });
     case Fault::rollback:
-      later([this, ignore] { in_process([&](Process& p) { p.deployment->resume(ignore); }); });
-      return in_process([&](Process& p) { p.deployment->roll_back(std::nullopt, false, ignore); });
+      later([tell] { tell([](Deployment& d) { d.resume(ignore); }); });
+      return tell([](Deployment& d) { d.roll_back(std::nullopt, false, ignore); });
+    case Fault::step_down:
+      return tell([](Deployment& d) { d.step_down(ignore); });
     default:
       return;
   }
+}
+
+// Where two daemons share it, as they would share etcd, nothing becomes of the disk itself.
+void World::strike(const Event& event) {
+  Daemon& daemon = struck(event.number);
+  const Duration length = from_seconds(event.length);
+  if (event.fault == Fault::freeze) return daemon.freeze(length);
+  if (event.fault == Fault::cut_off) return daemon.cut_off(length);
+  if (daemon.deployment() == nullptr) return;
+  daemon.kill(length);
+  if (scenario_.daemons > 1 || event.fault == Fault::crash) return;
+  if (event.fault == Fault::damage) {
+    disk_.damage_newest();
+    damaged_ = true;
+  }
+  if (event.amount != 0) move_clock(event.amount);
 }
 
 void World::befall(const Event& event) {
@@ -236,25 +179,20 @@ void World::befall(const Event& event) {
   const Now now = clock();
   switch (event.fault) {
     case Fault::crash:
-      if (process_) kill(from_seconds(event.length));
-      return;
+    case Fault::crash_clock:
+    case Fault::damage:
+    case Fault::freeze:
+    case Fault::cut_off:
+      return strike(event);
     case Fault::crash_in_save:
       disk_.kills_at = event.number % Disk::kSteps;
       down_ = from_seconds(event.length);
-      return;
-    case Fault::damage:
-      if (!process_) return;
-      kill(from_seconds(event.length));
-      disk_.damage_newest();
-      damaged_ = true;
       return;
     case Fault::failing_disk:
       disk_.fails_at = event.number % Disk::kSteps;
       return until([this] { disk_.fails_at.reset(); });
     case Fault::clock:
-      wall_ahead_ += event.amount;
-      clock_moved_ = true;
-      return;
+      return move_clock(event.amount);
     case Fault::worker_clock:
       return group_.move_clock(event.who, event.amount);
     case Fault::load:
@@ -289,12 +227,12 @@ void World::settle() {
   for (int32_t gpu = 0; gpu < scenario_.topology.gpus; ++gpu) {
     set_gpu(gpu, Deployment::GpuOrder::restore);
   }
-  in_process([](Process& p) { p.deployment->resume([](const OrderResult&) {}); });
+  if (Daemon* const daemon = serving()) daemon->run([](Deployment& d) { d.resume(ignore); });
 }
 
 std::optional<Broken> World::run() {
   try {
-    start();
+    for (const auto& daemon : daemons_) daemon->start();
     tick_and_again();
     beat_and_again();
     group_.begin();
@@ -302,15 +240,16 @@ std::optional<Broken> World::run() {
       schedule_.after(from_seconds(event.at), [this, &event] { befall(event); });
     }
     schedule_.run_until(Schedule::kBeginning + from_seconds(scenario_.settled));
-    start();
+    for (const auto& daemon : daemons_) daemon->start();
     settle();
     schedule_.run_until(schedule_.now() + from_seconds(kSettling));
-    judge_.check_settled(clock(), group_.running(), group_.tokens_per_second());
+    const Daemon* const serves = serving();
+    judge_.check_settled(clock(), serves != nullptr ? serves->deployment() : nullptr,
+                         group_.running(), group_.tokens_per_second());
   } catch (const Broken& broken) {
     return broken;
   }
   return std::nullopt;
 }
 
-}  // namespace simulation
-}  // namespace eplbd
+}  // namespace eplbd::simulation

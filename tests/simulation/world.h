@@ -1,19 +1,15 @@
-// One run: a deployment with its clocks, disk and network, the group that it serves, and what
-// befalls them.
+// One run: a deployment with its daemons, their clocks, disk and network, the group that it serves,
+// and what befalls them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <array>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
-#include <string>
+#include <vector>
 
-#include "daemon/background.h"
-#include "daemon/deployment.h"
-#include "daemon/net/placement_sink.h"
-#include "metrics/metrics.h"
+#include "tests/simulation/daemon.h"
 #include "tests/simulation/disk.h"
 #include "tests/simulation/group.h"
 #include "tests/simulation/judge.h"
@@ -22,65 +18,54 @@
 
 namespace eplbd::simulation {
 
-class World : public PlacementSink {
+class World {
  public:
   explicit World(const Scenario& scenario);
-  ~World() override;
+  ~World();
   World(const World&) = delete;
   World& operator=(const World&) = delete;
 
   // The rule that did not hold, or nothing.
   std::optional<Broken> run();
 
-  // ---- For the group ----
-  using ToDaemon = std::function<void(Deployment&)>;
-  void send(ToDaemon message);  // over the network
-  void subscribe();             // what is held comes once more
+  // ---- For the group and the daemons ----
+  static constexpr Duration kLatency = std::chrono::microseconds(300);
+  void send(const ToDaemon& message);  // over the network, to each daemon
+  void subscribe();                    // what they hold comes once more
+  void carry(std::function<void()> deliver);
   bool lasts(Fault fault) const { return schedule_.now() < until_[static_cast<size_t>(fault)]; }
   const Event& latest(Fault fault) const { return *latest_[static_cast<size_t>(fault)]; }
   Schedule& schedule() { return schedule_; }
   Judge& judge() { return judge_; }
+  Group& group() { return group_; }
+  Disk& disk() { return disk_; }
+  LeaderKey& leader_key() { return leader_key_; }
   const Scenario& scenario() const { return scenario_; }
+  Duration down() const { return down_; }
+  void goes_on();  // a daemon, from what the disk holds
+  void saved();
 
-  // ---- PlacementSink ----
-  void hold(std::string placement) override;
-  void publish(std::string placement) override;
-  void publish_again() override;
-  void heartbeat(std::string_view payload) override;
-
-  // ---- The seams: what daemon/clock and daemon/background are here ----
+  // ---- The seams: what daemon/clock and an event loop are here ----
   static World* current();
   Now clock() const;
-  void run_background(std::function<void()> work, std::function<void()> done);
+  Daemon& daemon_of(boost::asio::io_context& loop);
 
  private:
-  // What a kill ends.
-  struct Process {
-    explicit Process(World& world);
-    Metrics metrics;
-    Background background;
-    std::unique_ptr<Deployment> deployment;
-    bool counts_held = false;
-    std::deque<ToDaemon> waiting;
-  };
-
-  void start();
-  void kill(Duration down);
-  // Runs something of the process, which may be killed in it.
-  void in_process(const std::function<void(Process&)>& task);
+  Daemon* serving();  // null: none
+  Daemon& struck(uint64_t number);
   void tick_and_again();
   void beat_and_again();
-  void carry(std::function<void()> deliver);
-  void deliver(const ToDaemon& message);
-  void send_held();
   void befall(const Event& event);
   void order(const Event& event);
+  void strike(const Event& event);
+  void move_clock(double seconds);
   void set_gpu(int32_t gpu, Deployment::GpuOrder order);
   void settle();
 
   const Scenario& scenario_;
   Schedule schedule_;
   Disk disk_;
+  LeaderKey leader_key_;
   Judge judge_;
   Random network_;
   Group group_;
@@ -89,10 +74,9 @@ class World : public PlacementSink {
   double wall_ahead_ = 0;  // of where it began
   Duration down_ = {};     // of the next crash in a save
   bool damaged_ = false;
-  bool clock_moved_ = false;  // since the last save
-  std::unique_ptr<Process> process_;
-  std::string held_;
-  PlacementId held_id_;
+  std::optional<TimePoint> clock_moved_;  // since the last save
+  std::vector<std::unique_ptr<Daemon>> daemons_;
+  const Daemon* served_ = nullptr;  // last
 };
 
 }  // namespace eplbd::simulation
