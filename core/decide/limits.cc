@@ -109,7 +109,7 @@ std::string why_so_much(const Situation& situation, TimePoint now) {
   return ", as " + number(100 * spent_part(situation, now)) + " % of the hour's budget is spent";
 }
 
-Rule check_forced(const Situation& situation, TimePoint now, MoveBudget& budget) {
+Rule check_forced(const Situation& situation, TimePoint now, std::optional<MoveBudget>& bound) {
   const double today = situation.date(now);
   int64_t earlier = 0;
   double last = 0;
@@ -126,8 +126,15 @@ Rule check_forced(const Situation& situation, TimePoint now, MoveBudget& budget)
                                              " times within an hour: not again within " +
                                              number(to_seconds(pause)) + " s of the last"};
   }
-  budget = budget_of_an_update(situation.options.limits);
-  return check_limits(situation, now, budget);
+  bound = budget_of_an_update(situation.options.limits);
+  return check_limits(situation, now, *bound);
+}
+
+MoveBudget budget_beyond(const Situation& situation, TimePoint now) {
+  MoveBudget budget = budget_of_an_update(situation.options.limits);
+  const bool spent = check_limits(situation, now, budget).has_value();
+  if (spent) budget.moves = 1;  // what must be is more already
+  return budget;
 }
 
 }  // namespace eplbd

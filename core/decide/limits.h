@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "core/balance/balancer.h"
@@ -37,8 +38,11 @@ double paced_gain(const Situation& situation, TimePoint now);
 std::string why_so_much(const Situation& situation, TimePoint now);
 
 // What the group does wrong is mended once whatever the limits are: it cannot serve, or nobody
-// knows by what it serves. A group that goes on doing it must not make us publish at its pace: the
-// next time within the limits, and after a pause that doubles.
-Rule check_forced(const Situation& situation, TimePoint now, MoveBudget& budget);
+// knows by what it serves; `bound` is nothing then. A group that goes on doing it must not make us
+// publish at its pace: the next time within the limits, and after a pause that doubles.
+Rule check_forced(const Situation& situation, TimePoint now, std::optional<MoveBudget>& bound);
+
+// What the limits leave for moves beyond those that must be.
+MoveBudget budget_beyond(const Situation& situation, TimePoint now);
 
 }  // namespace eplbd

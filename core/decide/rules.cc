@@ -102,35 +102,53 @@ Rule check_last_search(const Situation& situation, const Decision& decision) {
 }
 
 // Of what reports force, whoever ordered nothing.
-Rule check_before_forced(const Situation& situation, const Decision& decision, MoveBudget& budget) {
+Rule check_before_forced(const Situation& situation, const Decision& decision,
+                         std::optional<MoveBudget>& bound) {
   const TimePoint now = decision.now.steady;
   Rule rule = check_hold(situation, now);
-  if (!rule) rule = check_forced(situation, now, budget);
+  if (!rule) rule = check_forced(situation, now, bound);
   if (!rule) rule = check_last_search(situation, decision);
   return rule;
 }
 
+// Within `bound`, or whatever it costs.
+Aim aim_of_what_must_be(const Situation& situation, UpdateReason reason, TimePoint now,
+                        const std::optional<MoveBudget>& bound = {}) {
+  return {reason, bound.value_or(budget_beyond(situation, now)), std::nullopt, !bound};
+}
+
+Decision resize_to(const Situation& situation, Shape shape, Now now,
+                   const std::optional<MoveBudget>& bound = {}) {
+  CarriedMap carried = carried_to(situation, shape);
+  const auto next = in_shape(situation, carried, now);
+  const Measured measured = measure_now(*next, now);
+  Decision decision = begin(*next, measured, now);
+  decision.carried = std::move(carried);
+  const Aim aim = aim_of_what_must_be(situation, UpdateReason::resized, now.steady, bound);
+  return search(*next, measured, aim, std::move(decision));
+}
+
 // The group is of another shape, and is to be planned for by itself.
 Decision follow_shape(const Situation& situation, Decision decision) {
-  MoveBudget budget;
-  if (Rule rule = check_before_forced(situation, decision, budget)) {
+  const Shape shape = situation.group.carried()->shape;
+  if (const auto why = refuses_shape(situation, shape, decision.now.steady)) {
+    return answered(std::move(decision),
+                    {Verdict::topology_mismatch, situation.group.mismatch() + ", but: " + *why});
+  }
+  std::optional<MoveBudget> bound;
+  if (Rule rule = check_before_forced(situation, decision, bound)) {
     return answered(std::move(decision), std::move(*rule));
   }
-  const Shape shape = situation.group.carried()->shape;
-  Decision resize = plan_resize(situation, shape, decision.now, budget);
+  Decision resize = resize_to(situation, shape, decision.now, bound);
   resize.forced = true;
-  if (!resize.update) {
-    resize.verdict = Verdict::topology_mismatch;
-    resize.detail = situation.group.mismatch() + ", but: " + resize.detail;
-  }
   return resize;
 }
 
 // What must change because the group runs what it should not, or by a name that is not its own.
 Decision force(const Situation& situation, const Measured& measured, Decision decision) {
   const GroupState& group = situation.group;
-  MoveBudget budget;
-  if (Rule rule = check_before_forced(situation, decision, budget)) {
+  std::optional<MoveBudget> bound;
+  if (Rule rule = check_before_forced(situation, decision, bound)) {
     return answered(std::move(decision), std::move(*rule));
   }
   decision.forced = true;
@@ -141,7 +159,8 @@ Decision force(const Situation& situation, const Measured& measured, Decision de
   }
   const bool broken = group.broken() || !situation.gpus_to_change();
   const UpdateReason reason = broken ? UpdateReason::repaired : UpdateReason::gpu;
-  return search(situation, measured, {reason, budget, std::nullopt}, std::move(decision));
+  const Aim aim = aim_of_what_must_be(situation, reason, decision.now.steady, bound);
+  return search(situation, measured, aim, std::move(decision));
 }
 
 Decision refused(const Situation& situation, Now now, std::string why) {
@@ -173,7 +192,8 @@ Decision decide(const Situation& situation, Now now) {
   if (situation.mode() == Mode::observe) return stop({Verdict::observing, "mode is observe"});
   const bool may_change = situation.mode() == Mode::active && !group.topology_mismatch();
   if (may_change && situation.gpus_ordered && situation.gpus_to_change()) {
-    return search(situation, measured, {UpdateReason::gpu, {}, std::nullopt}, std::move(decision));
+    const Aim aim = aim_of_what_must_be(situation, UpdateReason::gpu, now.steady);
+    return search(situation, measured, aim, std::move(decision));
   }
   if (situation.paused(now.steady)) return stop({Verdict::paused, "paused by an operator"});
   const bool follows = situation.options.follow_shape && situation.mode() == Mode::active;
@@ -233,17 +253,11 @@ Decision plan_import(const Situation& situation, const Placement& placement, Now
   return plan_given(situation, placement, UpdateReason::imported, now);
 }
 
-Decision plan_resize(const Situation& situation, Shape shape, Now now, MoveBudget budget) {
+Decision plan_resize(const Situation& situation, Shape shape, Now now) {
   if (auto why = refuses_shape(situation, shape, now.steady)) {
     return refused(situation, now, std::move(*why));
   }
-  CarriedMap carried = carried_to(situation, shape);
-  const auto next = in_shape(situation, carried, now);
-  const Measured measured = measure_now(*next, now);
-  Decision decision = begin(*next, measured, now);
-  decision.carried = std::move(carried);
-  return search(*next, measured, {UpdateReason::resized, budget, std::nullopt},
-                std::move(decision));
+  return resize_to(situation, shape, now);
 }
 
 Decision plan_recovered(const Situation& situation, Now now) {

@@ -21,7 +21,7 @@ Decision plan_rebalance(const Situation& situation, Now now);
 Decision plan_rollback(const Situation& situation, std::optional<uint64_t> version, Now now);
 Decision plan_import(const Situation& situation, const Placement& placement, Now now);
 // A group that grew or shrank to this shape: see core/decide/resize.h.
-Decision plan_resize(const Situation& situation, Shape shape, Now now, MoveBudget budget = {});
+Decision plan_resize(const Situation& situation, Shape shape, Now now);
 // What was published last, under the next name.
 Decision plan_recovered(const Situation& situation, Now now);
 

@@ -61,6 +61,7 @@ Rule judge(const Situation& situation, const MeasuredCandidate& candidate, const
                                                  why_so_much(situation, decision.now.steady)};
     }
   }
+  if (aim.whatever_it_costs) return std::nullopt;
   const auto above = [](int64_t spent, int64_t limit) { return limit > 0 && spent > limit; };
   if (above(candidate.moves.total, aim.budget.moves) ||
       above(candidate.moves.worst_gpu, aim.budget.moves_per_gpu)) {

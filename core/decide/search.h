@@ -13,11 +13,12 @@
 
 namespace eplbd {
 
-// What a search is for. An update must gain so much; nothing: it must be, whatever it gains.
+// What a search is for.
 struct Aim {
   UpdateReason reason;
   MoveBudget budget;
-  std::optional<double> least_gain;
+  std::optional<double> least_gain;  // nothing: it must be, whatever it gains
+  bool whatever_it_costs = false;    // the budget is for what is done beyond what must be
 };
 
 // Runs the balancer; the decision says what becomes of its proposal.

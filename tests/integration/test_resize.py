@@ -113,6 +113,7 @@ class Resize(DaemonTest):
         eventually(lambda: self.follower.poll(0.02), "the answer to it")
         lost = self.status()["placement"]["from_disk"]
         self.assertEqual(nowhere(carried), [tuple(pair) for pair in lost])
+        self.assertIn("from disk", [fact["name"] for fact in self.status()["facts"]])
         self.report((0, 0), carried, "applying")
         self.names.append(self.follower.held[0])
         self.report(*self.follower.held, "applied")

@@ -132,6 +132,31 @@ TEST_CASE_METHOD(RebalancerFixture,
 }
 
 TEST_CASE_METHOD(RebalancerFixture,
+                 "Limits hold for what is done beyond what a drained GPU asks for") {
+  reporter.inactive_gpus = true;
+  options.trigger.settle = 1;
+  rebalancer.set_options(options, at(time));
+  const Decision first = publish_and_apply();
+  REQUIRE_FALSE(rebalancer.set_gpus_down({3}, {}));
+  const Decision free = decide();
+  options.limits.max_moves = 1;
+  rebalancer.set_options(options, at(time));
+  const Decision bounded = decide();
+  REQUIRE(free.verdict == Verdict::update);
+  REQUIRE(bounded.verdict == Verdict::update);
+  int64_t must_be = 0;  // experts that lie on GPU 3 alone
+  for (int32_t layer = 0; layer < topology.layers; ++layer) {
+    const auto row = first.update->placement.layer(layer);
+    for (const int32_t expert : row.subspan(15, 5)) {
+      must_be += std::ranges::count(row, expert) == std::ranges::count(row.subspan(15, 5), expert);
+    }
+  }
+  CHECK(bounded.moves == must_be);
+  CHECK(free.moves > must_be);
+  CHECK(rebalancer.record(bounded));
+}
+
+TEST_CASE_METHOD(RebalancerFixture,
                  "No GPU is emptied of a group that does not say it can run so") {
   const auto not_drained = [&] {
     return std::ranges::any_of(rebalancer.problems(at(time)), [](const Problem& problem) {

@@ -111,6 +111,12 @@ TEST_CASE_METHOD(ResizeFixture, "A group that shrank loads from disk what nobody
     count_replicas(carried.layer(move.layer), replicas);
     CHECK((move.source_slot < 0) == (replicas[move.expert] == 0));
   }
+  options.limits.max_moves = 1;  // what must be is more; beyond that there is nothing left
+  rebalancer.set_options(options, at(time));
+  const Decision bounded = rebalancer.plan_resize({36, 6}, at(time));
+  check_resized(bounded, carried);
+  CHECK(bounded.moves == least_moves(carried));
+
   REQUIRE(rebalancer.record(shrunk));
   CHECK(names(ProblemKind::broken_map));
   observe(shrunk.update->id, shrunk.update->placement, WorkerStatus::applied);
