@@ -80,7 +80,7 @@ void Rebalancer::bound_dates(Now now) {
 
 IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
   SourceTable& sources = situation_.sources;
-  if (sources.arrivals().full()) pour();
+  if (sources.arrivals().full() || sources.gpu_arrivals().full()) pour(now.steady);
   const CarriedMap* const carried = situation_.group.carried();
   const IngestResult result = sources.admit(
       carried == nullptr ? report : without_gpus(report, topology(), carried->shape.gpus),
@@ -92,27 +92,43 @@ IngestResult Rebalancer::ingest(const CountsReport& report, Now now) {
   if (result.apart) situation_.gain.add(result.counts);
   situation_.jump.add(sources.arrivals(), result.covered, now.steady,
                       sources.surprise_of(report.source));
-  if (!result.gpu_tokens.empty() && now.steady - result.covered >= in_force_since_) {
-    if (!gpu_window_) {
-      gpu_window_.emplace(result.gpu_tokens.size(), rate_half_life(options().window));
-    }
-    gpu_window_->add(result.gpu_tokens, result.covered, now.steady);
-  }
+  if (!result.gpu_tokens.empty()) keep_gpu_tokens(result, now.steady);
   return result;
 }
 
+// Those alone that came under the placement in force.
+void Rebalancer::keep_gpu_tokens(const IngestResult& result, TimePoint now) {
+  Arrivals& arrivals = situation_.sources.gpu_arrivals();
+  if (now - result.covered < in_force_since_) return arrivals.take_back();
+  if (!arrivals.keep(result.covered)) gpu_window().add(result.gpu_tokens, result.covered, now);
+}
+
 // What came, in integers, into what is in floating point.
-void Rebalancer::pour() {
+void Rebalancer::pour(TimePoint now) {
   Arrivals& arrivals = situation_.sources.arrivals();
-  if (arrivals.empty()) return;
-  if (!situation_.window.each_at_once()) situation_.window.add_all(arrivals);
-  situation_.gain.add(arrivals.sums());
-  arrivals.clear();
+  if (!arrivals.empty()) {
+    if (!situation_.window.each_at_once()) situation_.window.add_all(arrivals);
+    situation_.gain.add(arrivals.sums());
+    arrivals.clear();
+  }
+  Arrivals& of_gpus = situation_.sources.gpu_arrivals();
+  if (!of_gpus.empty()) {
+    gpu_window().add(of_gpus.sums(), of_gpus.covered(), now);
+    of_gpus.clear();
+  }
+}
+
+LoadWindow& Rebalancer::gpu_window() {
+  if (!gpu_window_) {
+    const auto cells = static_cast<size_t>(topology().layers) * topology().gpus;
+    gpu_window_.emplace(cells, rate_half_life(options().window));
+  }
+  return *gpu_window_;
 }
 
 template <typename Change>
 ObserveResult Rebalancer::change_group(Change change, TimePoint now) {
-  pour();  // it came under what is in force until now
+  pour(now);  // it came under what is in force until now
   const GroupState& group = situation_.group;
   const std::optional<Placement> previous =
       group.pending() ? std::optional(group.in_force()) : std::nullopt;
@@ -157,7 +173,7 @@ ObserveResult Rebalancer::observe(const StateReport& report, Now now) {
 }
 
 ObserveResult Rebalancer::advance(Now now) {
-  pour();
+  pour(now.steady);
   follow_clock(now);
   follow_jump(now.steady);
   RebalancerState& state = situation_.state;

@@ -42,7 +42,7 @@ std::optional<std::string> Rebalancer::set_gpus_down(std::vector<int32_t> down,
 }
 
 void Rebalancer::set_options(const RebalancerOptions& options, Now now) {
-  pour();
+  pour(now.steady);
   if (!(options.window == situation_.options.window)) {
     // Nothing is lost: the new window starts from what the old one holds.
     AdaptiveWindow next(topology(), options.window);
@@ -70,7 +70,7 @@ void Rebalancer::follow(RebalancerState next, Now now) {
 
 // Of whichever shape it is. All parts refer to the one topology.
 void Rebalancer::take_up(RebalancerState next, TimePoint now) {
-  pour();
+  pour(now);
   RebalancerState& state = situation_.state;
   state = std::move(next);
   Topology topology = topology_of(situation_.configured, state);

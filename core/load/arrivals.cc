@@ -129,23 +129,23 @@ struct TakeRow {
 
 }  // namespace
 
-Arrivals::Arrivals(size_t layers, size_t experts)
+Arrivals::Arrivals(size_t layers, size_t columns)
     : layers_(layers),
-      counts_(layers * experts),
+      counts_(layers * columns),
       layer_tokens_(layers),
       layer_squares_(layers),
-      sums_(layers * experts),
+      sums_(layers * columns),
       room_(kMost) {}
 
 void Arrivals::take(std::span<const std::byte> values, std::span<uint32_t> last) {
   assert(values.size() == counts_.size() * sizeof(uint32_t));
-  const size_t experts = counts_.size() / layers_;
+  const size_t columns = counts_.size() / layers_;
   most_ = 0;
   for (size_t layer = 0; layer < layers_; ++layer) {
-    const size_t first = layer * experts;
+    const size_t first = layer * columns;
     const RowSums row = run_widest<TakeRow>(Row{
         values.data() + first * sizeof(uint32_t), last.empty() ? nullptr : &last[first],
-        &counts_[first], &sums_[first], expected_.empty() ? nullptr : &expected_[first], experts});
+        &counts_[first], &sums_[first], expected_.empty() ? nullptr : &expected_[first], columns});
     layer_tokens_[layer] = row.tokens;
     layer_squares_[layer] = row.squares;
     most_ = std::max(most_, row.most);
@@ -158,8 +158,9 @@ bool Arrivals::keep(Duration covered) {
     return false;
   }
   room_ -= most_;
-  const uint64_t tokens = std::accumulate(layer_tokens_.begin(), layer_tokens_.end(), uint64_t{0});
-  token_seconds_ += static_cast<double>(tokens) * to_seconds(covered);
+  const double tokens = std::accumulate(layer_tokens_.begin(), layer_tokens_.end(), 0.0);
+  tokens_ += tokens;
+  token_seconds_ += tokens * to_seconds(covered);
   longest_ = std::max(longest_, covered);
   return true;
 }
@@ -169,10 +170,14 @@ void Arrivals::take_back() {
   for (size_t i = 0; i < sums_.size(); ++i) sums_[i] -= counts_[i];
 }
 
+Duration Arrivals::covered() const {
+  return tokens_ > 0 ? from_seconds(token_seconds_ / tokens_) : longest_;
+}
+
 void Arrivals::clear() {
   std::fill(sums_.begin(), sums_.end(), 0);
   room_ = kMost;
-  token_seconds_ = 0;
+  tokens_ = token_seconds_ = 0;
   longest_ = Duration{-1};
 }
 

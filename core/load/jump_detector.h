@@ -22,6 +22,7 @@
 #include "core/load/arrivals.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
+#include "core/model/vector_kernel.h"
 
 namespace eplbd {
 
@@ -87,7 +88,7 @@ class JumpDetector {
 
   size_t layers_;
   size_t experts_;
-  std::vector<float> expected_;         // [cells] shares of their layer's tokens
+  AlignedVector<float> expected_;       // [cells] shares of their layer's tokens
   std::vector<double> known_;           // [layers] tokens that those were learned from
   std::vector<double> chance_;          // [layers] sum of share x (1 - share)
   std::vector<double> chance_squares_;  // [layers] sum of its squares

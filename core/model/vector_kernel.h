@@ -1,6 +1,7 @@
 // One way to write an inner loop over vector registers: a kernel is written once, for registers of
 // any width, and compiled for each kind of processor. Which of them runs makes no difference to
-// what comes out, only to how soon.
+// what comes out, only to how soon: where floating-point numbers are added up, in so many sums as
+// kMostLanes has, and compiled without contraction (core/CMakeLists.txt).
 //
 //   struct Scale {
 //     static constexpr size_t kMostLanes = 8;
@@ -17,7 +18,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <utility>
+#include <vector>
 
 namespace eplbd {
 
@@ -38,6 +41,21 @@ template <typename Vector>
 [[gnu::always_inline]] inline void store(void* to, const Vector& from) {
   std::memcpy(to, &from, sizeof from);
 }
+
+// Numbers of which no whole register lies across two cache lines: that takes twice as long.
+template <typename T>
+struct CacheLineAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t kLine{64};
+  CacheLineAllocator() = default;
+  template <typename Other>
+  explicit CacheLineAllocator(const CacheLineAllocator<Other>&) {}
+  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), kLine)); }
+  void deallocate(T* at, size_t) { ::operator delete(at, kLine); }
+  bool operator==(const CacheLineAllocator&) const = default;
+};
+template <typename T>
+using AlignedVector = std::vector<T, CacheLineAllocator<T>>;
 
 #if defined(__x86_64__)
 template <typename Kernel, typename... Arguments>

@@ -23,37 +23,24 @@ constexpr double kFaster = 4;                         // than usual: what one me
 constexpr uint32_t kResetGrowth = uint32_t{1} << 31;  // of a cell: it started over
 constexpr Duration kForgetInterval = std::chrono::seconds(1);
 
-// What a running counter grew by since `last` (modulo 2^32), which it becomes; false when it did
-// not only grow.
-bool advance_counter(const PackedArray<uint32_t>& counter, std::span<uint32_t> last,
-                     std::span<uint32_t> grown) {
-  uint32_t most = 0;
-  for (size_t i = 0; i < grown.size(); ++i) {
-    const uint32_t value = counter[i];
-    grown[i] = value - last[i];
-    last[i] = value;
-    most = std::max(most, grown[i]);
-  }
-  return most < kResetGrowth;
-}
-
 }  // namespace
 
 SourceTable::SourceTable(const Topology& topology, SourceRules rules, Duration half_life)
     : layers_(topology.layers),
       cells_(static_cast<size_t>(topology.layers) * topology.logical_experts),
+      gpus_(topology.gpus),
+      gpu_cells_(static_cast<size_t>(topology.layers) * topology.gpus),
       rules_(std::move(rules)),
       half_life_(half_life),
       followed_(rules_.engine, rules_.timeout),
-      arrivals_(topology.layers, topology.logical_experts) {
-  resize(topology.gpus);
-}
+      arrivals_(topology.layers, topology.logical_experts),
+      gpu_arrivals_(topology.layers, topology.gpus) {}
 
 void SourceTable::resize(int32_t gpus) {
   gpus_ = gpus;
   gpu_cells_ = static_cast<size_t>(layers_) * gpus;
-  gpu_tokens_.assign(gpu_cells_, 0);
-  for (auto& [name, source] : sources_) source.gpu_counter = {};
+  gpu_arrivals_ = Arrivals(layers_, gpus);
+  for (auto& [name, source] : sources_) source.gpu_counter.clear();
 }
 
 void SourceTable::set_rules(SourceRules rules, Duration half_life) {
@@ -77,41 +64,20 @@ Source* SourceTable::find_or_add(std::string_view name, TimePoint now) {
   return &sources_.emplace(std::string(name), Source()).first->second;
 }
 
-// `whole`: a first report's counter, or any report's difference, may count. `known`: there is a
-// counter of this source to take the difference from.
-SourceTable::Taken SourceTable::taken_of(const CountsReport& report, bool first, bool known,
-                                         bool whole) {
-  return whole && (known || first || !report.cumulative) ? Taken::counts : Taken::baseline;
-}
-
-SourceTable::Taken SourceTable::take_counts(const CountsReport& report, bool first, bool whole,
-                                            Source& source) {
-  const bool known = !first && !source.counter.empty();
-  if (!report.cumulative) {
-    source.counter = {};
+// `whole`: a first report's counter, or any report's difference, may count.
+SourceTable::Taken SourceTable::take(const PackedArray<uint32_t>& values, bool cumulative,
+                                     bool first, bool whole, RunningCounter& counter,
+                                     Arrivals& arrivals) {
+  const bool known = !first && !counter.empty();  // there is one to take the difference from
+  if (!cumulative) {
+    counter.clear();
   } else if (!known) {
-    source.counter.assign(cells_, 0);
+    counter.assign(values.size(), 0);
   }
-  arrivals_.take(report.counts.bytes(), source.counter);
-  Taken taken = taken_of(report, first, known, whole);
-  if (report.cumulative && known && arrivals_.most() >= kResetGrowth) taken = Taken::reset;
-  if (taken != Taken::counts) arrivals_.take_back();
-  return taken;
-}
-
-// Into gpu_tokens_, which are zero where they do not count.
-SourceTable::Taken SourceTable::take_gpu_tokens(const CountsReport& report, bool first, bool whole,
-                                                Source& source) {
-  const bool known = !first && !source.gpu_counter.empty();
-  Taken taken = taken_of(report, first, known, whole);
-  if (report.cumulative && known) {
-    if (!advance_counter(report.gpu_tokens, source.gpu_counter, gpu_tokens_)) taken = Taken::reset;
-  } else {
-    source.gpu_counter.resize(report.cumulative ? gpu_cells_ : 0);
-    report.gpu_tokens.copy_to(gpu_tokens_);
-    if (report.cumulative) report.gpu_tokens.copy_to(source.gpu_counter);
-  }
-  if (taken != Taken::counts) std::fill(gpu_tokens_.begin(), gpu_tokens_.end(), 0);
+  arrivals.take(values.bytes(), counter);
+  Taken taken = whole && (known || first || !cumulative) ? Taken::counts : Taken::baseline;
+  if (cumulative && known && arrivals.most() >= kResetGrowth) taken = Taken::reset;
+  if (taken != Taken::counts) arrivals.take_back();
   return taken;
 }
 
@@ -183,15 +149,19 @@ IngestResult SourceTable::admit(const CountsReport& report, TimePoint now) {
   const bool from_start = report.sequence == 0 || (shared_start && standing.lost == 0);
   const bool whole = !standing.baseline &&
                      ((standing.first && from_start) || covered <= to_seconds(kLongestInterval));
-  const Taken counts = take_counts(report, standing.first, whole, *source);
-  Taken gpu_tokens = Taken::counts;
+  const auto take_in = [&](const auto& values, RunningCounter& counter, Arrivals& arrivals) {
+    return take(values, report.cumulative, standing.first, whole, counter, arrivals);
+  };
+  const Taken counts = take_in(report.counts, source->counter, arrivals_);
+  Taken gpu_tokens = Taken::baseline;
   if (report.gpu_tokens.empty()) {
-    source->gpu_counter = {};
+    source->gpu_counter.clear();
   } else {
-    gpu_tokens = take_gpu_tokens(report, standing.first, whole, *source);
+    gpu_tokens = take_in(report.gpu_tokens, source->gpu_counter, gpu_arrivals_);
   }
   result.reset = counts == Taken::reset || gpu_tokens == Taken::reset;
   result.baseline = counts != Taken::counts;
+  if (result.baseline && gpu_tokens == Taken::counts) gpu_arrivals_.take_back();
   if (standing.first) source->from_start = report.sequence == 0;
   source->counts.accept(standing, report.epoch, report.sequence, report.ts, now);
   source->running = report.running;
@@ -204,7 +174,7 @@ IngestResult SourceTable::admit(const CountsReport& report, TimePoint now) {
   result.counts = arrivals_.counts();
   result.apart = !arrivals_.keep(result.covered);
   source->interval = result.covered;
-  if (!report.gpu_tokens.empty()) result.gpu_tokens = gpu_tokens_;
+  if (gpu_tokens == Taken::counts) result.gpu_tokens = gpu_arrivals_.counts();
   add_steps(report.steps, result.covered, now, *source);
   tokens_.add(static_cast<double>(result.tokens), result.covered, now, half_life_);
   return result;

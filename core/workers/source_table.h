@@ -17,6 +17,7 @@
 #include "core/load/jump_detector.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
+#include "core/model/vector_kernel.h"
 #include "core/workers/followed.h"
 #include "core/workers/stream.h"
 #include "core/workers/worker_report.h"
@@ -49,15 +50,17 @@ struct SourceRules {
   int64_t limit = 0;   // of sources; 0: none
 };
 
+using RunningCounter = AlignedVector<uint32_t>;  // as a report had it
+
 struct Source {
   Stream counts;
   Stream state;
   PlacementId running;  // as its counts name it
   uint64_t messages = 0;
   uint64_t lost = 0;
-  bool from_start = false;        // its epoch was heard from sequence 0
-  std::vector<uint32_t> counter;  // running counter; empty: sends deltas
-  std::vector<uint32_t> gpu_counter;
+  bool from_start = false;  // its epoch was heard from sequence 0
+  RunningCounter counter;   // empty: sends deltas
+  RunningCounter gpu_counter;
   DecayedSum steps;
   DecayedSum seconds;   // that its steps were made in
   Duration interval{};  // that its newest counts cover
@@ -72,6 +75,8 @@ class SourceTable {
 
   // What admitted reports bring; the newest one's too.
   Arrivals& arrivals() { return arrivals_; }
+  // The same of GPUs [layers, gpus]. Whether the newest one's are kept is for who asked to say.
+  Arrivals& gpu_arrivals() { return gpu_arrivals_; }
 
   // The sender's side of a state report; its content is the rebalancer's.
   IngestResult admit(const StateReport& report, TimePoint now);
@@ -110,22 +115,21 @@ class SourceTable {
 
   Source* find_or_add(std::string_view name, TimePoint now);
   std::optional<RejectReason> check(const CountsReport& report, TimePoint now) const;
-  static Taken taken_of(const CountsReport& report, bool first, bool known, bool whole);
-  Taken take_counts(const CountsReport& report, bool first, bool whole, Source& source);
-  Taken take_gpu_tokens(const CountsReport& report, bool first, bool whole, Source& source);
+  static Taken take(const PackedArray<uint32_t>& values, bool cumulative, bool first, bool whole,
+                    RunningCounter& counter, Arrivals& arrivals);
   void add_steps(uint64_t steps, Duration covered, TimePoint now, Source& source) const;
   void sum_layers(IngestResult& result) const;
 
   const int32_t layers_;
   const size_t cells_;  // layers * logical_experts
-  int32_t gpus_ = 0;
-  size_t gpu_cells_ = 0;  // layers * gpus
+  int32_t gpus_;
+  size_t gpu_cells_;  // layers * gpus
   SourceRules rules_;
   Duration half_life_;
   Map sources_;
   Followed followed_;
   Arrivals arrivals_;
-  std::vector<uint32_t> gpu_tokens_;  // of the admitted report
+  Arrivals gpu_arrivals_;
   DecayedSum tokens_;
   TimePoint forgot_at_{};
 };

@@ -29,14 +29,24 @@ void* counted(size_t size) {
   return memory;
 }
 
+void* counted(size_t size, std::align_val_t alignment) {
+  ++allocations;
+  void* memory = nullptr;
+  if (posix_memalign(&memory, static_cast<size_t>(alignment), size) != 0) throw std::bad_alloc();
+  return memory;
+}
+
 }  // namespace
 
 void* operator new(size_t size) { return counted(size); }
 void* operator new[](size_t size) { return counted(size); }
+void* operator new(size_t size, std::align_val_t alignment) { return counted(size, alignment); }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
 
 using namespace eplbd;
 
@@ -81,8 +91,10 @@ TEST_CASE("a counts message allocates nothing once warm") {
     zmq::message_t subscription;
     (void)socket.recv(subscription);
     std::vector<uint32_t> counts(static_cast<size_t>(topology.layers) * topology.logical_experts);
+    std::vector<uint32_t> gpu_tokens(static_cast<size_t>(topology.layers) * topology.gpus);
     for (uint64_t i = 0; i < kWarmUp + kMessages; ++i) {
       for (uint32_t& count : counts) count += 3;
+      for (uint32_t& tokens : gpu_tokens) tokens += 24;
       CountsReport report;
       report.source = i % 2 == 0 ? "dp0" : "dp1";
       report.sequence = i / 2;
@@ -92,6 +104,7 @@ TEST_CASE("a counts message allocates nothing once warm") {
       report.steps = 1;
       report.cumulative = true;
       report.counts = PackedArray<uint32_t>(std::as_bytes(std::span(counts)));
+      report.gpu_tokens = PackedArray<uint32_t>(std::as_bytes(std::span(gpu_tokens)));
       const std::string payload = encode_counts(report);
       socket.send(zmq::str_buffer("ds"), zmq::send_flags::sndmore);
       socket.send(zmq::buffer(encode_sequence(report.sequence)), zmq::send_flags::sndmore);

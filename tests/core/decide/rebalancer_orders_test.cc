@@ -217,6 +217,7 @@ TEST_CASE_METHOD(RebalancerFixture, "Measured imbalance comes from what GPUs rea
   CountsReport uneven = publisher.report(time);
   uneven.gpu_tokens = packed(gpu_tokens);
   rebalancer.ingest(uneven, at(time));
+  rebalancer.advance(at(time));
   CHECK(rebalancer.measured_imbalance(at(time)) == Approx(50.0 / (11.25 + 30)));
 
   // Of the next placement only what came wholly under it.
@@ -230,6 +231,7 @@ TEST_CASE_METHOD(RebalancerFixture, "Measured imbalance comes from what GPUs rea
     std::fill(gpu_tokens.begin(), gpu_tokens.end(), 10);
     even.gpu_tokens = packed(gpu_tokens);
     rebalancer.ingest(even, at(time));
+    rebalancer.advance(at(time));
   };
   measure(0.5);  // it covers a second
   CHECK(rebalancer.measured_imbalance(at(time)) == 0);
