@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "core/load/load_window.h"
+#include "core/model/vector_kernel.h"
 
 namespace eplbd {
 namespace {
@@ -30,6 +31,41 @@ constexpr double kJump = 0.5;
 // Folds averaged before the space learns from them: a single one is mostly noise.
 constexpr int kBlockFolds = 4;
 
+// What came goes into what a memory holds, in one pass: how far they lie apart, squared.
+struct TakeIn {
+  static constexpr size_t kMostLanes = 16;
+
+  template <typename Registers>
+  [[gnu::always_inline]] static double run(std::span<const float> load, std::span<float> held,
+                                           float per_token, float kept, float added) {
+    using Floats = typename Registers::Floats;
+    constexpr size_t kRegisters = kMostLanes / Registers::kLanes;
+    Floats sums[kRegisters] = {};
+    size_t i = 0;
+    for (; i + kMostLanes <= load.size(); i += kMostLanes) {
+      for (size_t r = 0; r < kRegisters; ++r) {
+        const size_t at = i + r * Registers::kLanes;
+        Floats came, before;
+        eplbd::load(came, &load[at]);
+        eplbd::load(before, &held[at]);
+        const Floats error = came - per_token * before;
+        sums[r] += error * error;
+        store(&held[at], kept * before + added * came);
+      }
+    }
+    double squares = 0;
+    for (const Floats& sum : sums) {
+      for (size_t lane = 0; lane < Registers::kLanes; ++lane) squares += sum[lane];
+    }
+    for (; i < load.size(); ++i) {
+      const float error = load[i] - per_token * held[i];
+      squares += error * error;
+      held[i] = kept * held[i] + added * load[i];
+    }
+    return squares;
+  }
+};
+
 }  // namespace
 
 LoadForecast::LoadForecast(const Topology& topology)
@@ -52,18 +88,8 @@ LoadForecast::LoadForecast(const Topology& topology)
   steady_ = memory_of(kSteadyHalfLife);
 }
 
-void LoadForecast::add(std::span<const uint32_t> counts, Duration covered, TimePoint) {
-  pending_covered_ += add(counts) * to_seconds(covered);
-  pending_longest_ = std::max(pending_longest_, covered);
-}
-
-void LoadForecast::add(const Arrivals& arrivals) {
-  add(arrivals.sums());
-  pending_covered_ += arrivals.token_seconds();
-  pending_longest_ = std::max(pending_longest_, arrivals.longest());
-}
-
-double LoadForecast::add(std::span<const uint32_t> counts) {
+void LoadForecast::add_pending(std::span<const uint32_t> counts, Duration covered,
+                               Duration longest) {
   assert(counts.size() == pending_.size());
   uint64_t sum = 0;
   for (size_t i = 0; i < counts.size(); ++i) {
@@ -71,7 +97,8 @@ double LoadForecast::add(std::span<const uint32_t> counts) {
     sum += counts[i];
   }
   pending_tokens_ += static_cast<double>(sum);
-  return static_cast<double>(sum);
+  pending_covered_ += static_cast<double>(sum) * to_seconds(covered);
+  pending_longest_ = std::max(pending_longest_, longest);
 }
 
 bool LoadForecast::tick(TimePoint now) {
@@ -125,12 +152,20 @@ Duration LoadForecast::half_life() const { return memories_[outside_].half_life;
 
 void LoadForecast::fold(TimePoint now, bool jumped) {
   std::vector<float> load(pending_.size());
-  const double tokens = normalise_pending(load, jumped);
-  score(load, tokens);
-  doubt_what_came_before(tokens);
-  absorb(load, tokens, now);
-  newest_share_ = std::min(tokens / memories_[outside_].tokens, 1.0);
-  learn(load, tokens);
+  normalise_pending(load, jumped);
+  std::vector<double> position(space_.directions());
+  space_.project(load, position);
+  const double elapsed = folded_at_ ? to_seconds(now - *folded_at_) : 0;
+  const double doubt = surprise_ < kJump ? 0 : surprise_;
+  for (Memory& memory : memories_) take_in(load, position, elapsed, doubt, memory);
+  take_in(load, {}, elapsed, 0, steady_);
+  if (folded_at_) {
+    inside_ = best(&Memory::inside_error);
+    outside_ = best(&Memory::outside_error);
+  }
+  newest_share_ = std::min(pending_tokens_ / memories_[outside_].tokens, 1.0);
+  if (doubt > 0) start_block(kBlockFolds - 1);
+  learn(load);
   std::fill(pending_.begin(), pending_.end(), 0.0);
   pending_tokens_ = pending_covered_ = 0;
   pending_longest_ = Duration{0};
@@ -138,7 +173,7 @@ void LoadForecast::fold(TimePoint now, bool jumped) {
 }
 
 // What came, in mean expert loads. A layer without tokens says nothing: it did as was expected.
-double LoadForecast::normalise_pending(std::span<float> load, bool jumped) {
+void LoadForecast::normalise_pending(std::span<float> load, bool jumped) {
   predict(load);
   double squares = 0;
   for (size_t layer = 0; layer < layers_; ++layer) {
@@ -162,106 +197,68 @@ double LoadForecast::normalise_pending(std::span<float> load, bool jumped) {
     surprise_ = usual_error_ == 0 ? 0 : weighed / usual_error_ - 1;
     if (jumped) {
       squared_error_ = kFirstError * usual_error_ / pending_tokens_;
-      return pending_tokens_;
+      return;
     }
     if (usual_error_ == 0) {
       usual_error_ = weighed;
       squared_error_ = squares;
-      return pending_tokens_;
+      return;
     }
     const double kept = weighed < usual_error_ ? kErrorKept : kUsualKept;
     usual_error_ = kept * usual_error_ + (1 - kept) * std::min(weighed, 2 * usual_error_);
     squared_error_ = kErrorKept * squared_error_ + (1 - kErrorKept) * squares;
   }
-  return pending_tokens_;
 }
 
-void LoadForecast::score(std::span<const float> load, double tokens) {
-  std::vector<double> position(space_.directions());
-  space_.project(load, position);
-  const auto less = [](double Memory::*error) {
-    return [error](const Memory& a, const Memory& b) { return a.*error < b.*error; };
-  };
-  for (Memory& memory : memories_) {
-    if (memory.tokens == 0) return;
-    const auto scale = static_cast<float>(1 / memory.tokens);
-    float total = 0;
-    for (size_t i = 0; i < load.size(); ++i) {
-      const float error = load[i] - scale * memory.loads[i];
-      total += error * error;
-    }
-    double inside = 0;
-    for (size_t k = 0; k < position.size(); ++k) {
-      const double error = position[k] - memory.position[k] / memory.tokens;
-      inside += error * error;
-    }
-    memory.inside_error = kScoreKept * memory.inside_error + tokens * inside;
-    memory.outside_error = kScoreKept * memory.outside_error + tokens * (total - inside);
-  }
-  const auto best = [&](double Memory::*error) {
-    const auto found = std::min_element(memories_.begin(), memories_.end(), less(error));
-    return static_cast<size_t>(found - memories_.begin());
-  };
-  inside_ = best(&Memory::inside_error);
-  outside_ = best(&Memory::outside_error);
-}
-
-// After a jump the past is worth as much as the usual error is against this one (the gain of a
-// Kalman filter, with the excess as the variance of what it knew).
-void LoadForecast::doubt_what_came_before(double tokens) {
-  if (surprise_ < kJump) return;
-  for (Memory& memory : memories_) {
-    const double most = tokens / surprise_;
-    if (memory.tokens <= most) continue;
-    const double kept = most / memory.tokens;
-    memory.tokens *= kept;
-    for (float& value : memory.loads) value *= static_cast<float>(kept);
-    for (double& value : memory.layer_tokens) value *= kept;
-    for (double& value : memory.position) value *= kept;
-  }
-  block_folds_ = kBlockFolds - 1;
-  block_tokens_ = 0;
-  std::fill(block_.begin(), block_.end(), 0.0F);
-}
-
-void LoadForecast::absorb(std::span<const float> load, double tokens, TimePoint now) {
-  std::vector<double> position(space_.directions());
-  space_.project(load, position);
-  const double elapsed = folded_at_ ? to_seconds(now - *folded_at_) : 0;
-  for (Memory& memory : memories_) absorb(memory, load, position, tokens, elapsed);
-  absorb(steady_, load, {}, tokens, elapsed);
-}
-
-void LoadForecast::absorb(Memory& memory, std::span<const float> load,
-                          std::span<const double> position, double tokens, double elapsed) const {
+// Scores what the memory expected, and takes in what came. In doubt, after a jump, what it held is
+// worth no more than as much as the usual error is against this one (the gain of a Kalman filter,
+// with the excess as the variance of what it knew).
+void LoadForecast::take_in(std::span<const float> load, std::span<const double> position,
+                           double elapsed, double doubt, Memory& memory) const {
   const double half_life = to_seconds(memory.half_life);
   const Duration covered = from_seconds(pending_covered_ / pending_tokens_);
   const double weight = spread_weight(std::log(2.0) / half_life, covered);
-  const auto decay = static_cast<float>(std::exp2(-elapsed / half_life));
-  const auto added = static_cast<float>(tokens * weight);
-  for (size_t i = 0; i < load.size(); ++i) {
-    memory.loads[i] = decay * memory.loads[i] + added * load[i];
-  }
+  const double per_token = memory.tokens > 0 ? 1 / memory.tokens : 0;
+  const double believed = doubt > 0 ? std::min(per_token * pending_tokens_ / doubt, 1.0) : 1;
+  const auto kept = static_cast<float>(believed * std::exp2(-elapsed / half_life));
+  const auto added = static_cast<float>(pending_tokens_ * weight);
+  const double squares =
+      run_widest<TakeIn>(load, memory.loads, static_cast<float>(per_token), kept, added);
+  double inside = 0;
   for (size_t k = 0; k < position.size(); ++k) {
-    memory.position[k] = decay * memory.position[k] + added * position[k];
+    const double error = position[k] - per_token * memory.position[k];
+    inside += error * error;
+    memory.position[k] = kept * memory.position[k] + added * position[k];
   }
-  memory.tokens = decay * memory.tokens + added;
+  memory.inside_error = kScoreKept * memory.inside_error + pending_tokens_ * inside;
+  memory.outside_error = kScoreKept * memory.outside_error + pending_tokens_ * (squares - inside);
+  memory.tokens = kept * memory.tokens + added;
   for (size_t layer = 0; layer < layers_; ++layer) {
     memory.layer_tokens[layer] =
-        decay * memory.layer_tokens[layer] + weight * pending_layers_[layer];
+        kept * memory.layer_tokens[layer] + weight * pending_layers_[layer];
   }
 }
 
-void LoadForecast::learn(std::span<const float> load, double tokens) {
-  const auto weight = static_cast<float>(tokens);
+size_t LoadForecast::best(double Memory::*error) const {
+  const auto less = [error](const Memory& a, const Memory& b) { return a.*error < b.*error; };
+  return static_cast<size_t>(std::min_element(memories_.begin(), memories_.end(), less) -
+                             memories_.begin());
+}
+
+void LoadForecast::start_block(int folds) {
+  std::fill(block_.begin(), block_.end(), 0.0F);
+  block_tokens_ = 0;
+  block_folds_ = folds;
+}
+
+void LoadForecast::learn(std::span<const float> load) {
+  const auto weight = static_cast<float>(pending_tokens_);
   for (size_t i = 0; i < load.size(); ++i) block_[i] += weight * load[i];
-  block_tokens_ += tokens;
+  block_tokens_ += pending_tokens_;
   if (++block_folds_ < kBlockFolds) return;
   for (float& value : block_) value /= static_cast<float>(block_tokens_);
   space_.add(block_);
-  std::fill(block_.begin(), block_.end(), 0.0F);
-  block_tokens_ = 0;
-  block_folds_ = 0;
+  start_block(0);
   for (Memory& memory : memories_) {
     memory.position.resize(space_.directions());
     space_.project(memory.loads, memory.position);

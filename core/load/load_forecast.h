@@ -16,6 +16,7 @@
 #include "core/load/workload_space.h"
 #include "core/model/time.h"
 #include "core/model/topology.h"
+#include "core/model/vector_kernel.h"
 
 namespace eplbd {
 
@@ -24,9 +25,13 @@ class LoadForecast {
   explicit LoadForecast(const Topology& topology);
 
   // As LoadWindow::add. Takes effect with the next fold.
-  void add(std::span<const uint32_t> counts, Duration covered, TimePoint now);
+  void add(std::span<const uint32_t> counts, Duration covered, TimePoint) {
+    add_pending(counts, covered, covered);
+  }
   // The same of all these messages at once.
-  void add(const Arrivals& arrivals);
+  void add(const Arrivals& arrivals) {
+    add_pending(arrivals.sums(), arrivals.covered(), arrivals.longest());
+  }
 
   // As AdaptiveWindow::jump: folded at once, and no error of the forecasts, which could not know.
   void jump(std::span<const double> loads, Duration covered, TimePoint now);
@@ -56,21 +61,20 @@ class LoadForecast {
     Duration half_life{};
     double tokens = 0;
     std::vector<double> layer_tokens;  // [layers]
-    std::vector<float> loads;          // [cells]
+    AlignedVector<float> loads;        // [cells]
     std::vector<double> position;      // [directions] of `loads` in the space
     double inside_error = 0;           // of its predictions, decayed sums of squares
     double outside_error = 0;
   };
 
-  double add(std::span<const uint32_t> counts);
+  void add_pending(std::span<const uint32_t> counts, Duration covered, Duration longest);
   void fold(TimePoint now, bool jumped);
-  double normalise_pending(std::span<float> load, bool jumped);
-  void score(std::span<const float> load, double tokens);
-  void doubt_what_came_before(double tokens);
-  void absorb(Memory& memory, std::span<const float> load, std::span<const double> position,
-              double tokens, double elapsed) const;
-  void absorb(std::span<const float> load, double tokens, TimePoint now);
-  void learn(std::span<const float> load, double tokens);
+  void normalise_pending(std::span<float> load, bool jumped);
+  void take_in(std::span<const float> load, std::span<const double> position, double elapsed,
+               double doubt, Memory& memory) const;
+  size_t best(double Memory::*error) const;
+  void start_block(int folds);
+  void learn(std::span<const float> load);
   void predict(std::span<float> load) const;
 
   size_t layers_;

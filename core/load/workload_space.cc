@@ -9,10 +9,11 @@
 namespace eplbd {
 namespace {
 
-constexpr size_t kRows = 2 * WorkloadSpace::kDirections;
 // Of what was learnt, a hundredth is forgotten with each load: a new workload enters soon, an old
 // one is remembered for some hundred loads.
 constexpr float kKept = 0.995f;
+// Cells of all rows of the sketch that stay in the nearest cache together.
+constexpr size_t kStretch = 512;
 // Directions this much weaker than the strongest are rounding.
 constexpr double kLeastStrength = 1e-9;
 
@@ -31,14 +32,21 @@ double dot(std::span<const float> a, std::span<const float> b) {
 
 }  // namespace
 
+void WorkloadSpace::multiply_row(size_t row) {
+  for (size_t other = 0; other <= row; ++other) {
+    const double product = dot(sketch_row(row), sketch_row(other));
+    products_[row * kRows + other] = products_[other * kRows + row] = product;
+  }
+}
+
 void WorkloadSpace::add(std::span<const float> load) {
   for (float& cell : sketch_) cell *= kKept;
+  for (double& product : products_) product *= kKept * kKept;
   sketch_.insert(sketch_.end(), load.begin(), load.end());
   const size_t rows = sketch_.size() / cells_;
-  Eigen::MatrixXd gram(rows, rows);
-  for (size_t a = 0; a < rows; ++a) {
-    for (size_t b = 0; b <= a; ++b) gram(a, b) = gram(b, a) = dot(sketch_row(a), sketch_row(b));
-  }
+  multiply_row(rows - 1);
+  const Eigen::MatrixXd gram =
+      Eigen::Map<const Eigen::MatrixXd>(products_.data(), kRows, kRows).topLeftCorner(rows, rows);
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(gram);
   // It has the smallest first.
   const auto column = [&](size_t rank) { return static_cast<Eigen::Index>(rows - 1 - rank); };
@@ -48,13 +56,16 @@ void WorkloadSpace::add(std::span<const float> load) {
   while (count < std::min(rows, kDirections) && value(count) > least) ++count;
 
   directions_.assign(count * cells_, 0);
-  for (size_t k = 0; k < count; ++k) {
-    float* const direction = directions_.data() + k * cells_;
-    for (size_t row = 0; row < rows; ++row) {
-      const auto weight =
-          static_cast<float>(eigen.eigenvectors()(row, column(k)) / std::sqrt(value(k)));
-      const auto source = sketch_row(row);
-      for (size_t i = 0; i < cells_; ++i) direction[i] += weight * source[i];
+  for (size_t first = 0; first < cells_; first += kStretch) {
+    const size_t end = std::min(first + kStretch, cells_);
+    for (size_t k = 0; k < count; ++k) {
+      float* const direction = directions_.data() + k * cells_;
+      for (size_t row = 0; row < rows; ++row) {
+        const auto weight =
+            static_cast<float>(eigen.eigenvectors()(row, column(k)) / std::sqrt(value(k)));
+        const auto source = sketch_row(row);
+        for (size_t i = first; i < end; ++i) direction[i] += weight * source[i];
+      }
     }
   }
   if (rows < kRows) return;
@@ -65,6 +76,7 @@ void WorkloadSpace::add(std::span<const float> load) {
   for (size_t k = 0; k < count; ++k) {
     const auto strength = static_cast<float>(std::sqrt(std::max(value(k) - dropped, 0.0)));
     for (float& cell : sketch_row(k)) cell *= strength;
+    multiply_row(k);
   }
 }
 

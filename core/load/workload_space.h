@@ -8,6 +8,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <span>
 #include <vector>
@@ -17,6 +18,7 @@ namespace eplbd {
 class WorkloadSpace {
  public:
   static constexpr size_t kDirections = 8;
+  static constexpr size_t kRows = 2 * kDirections;  // of the sketch
 
   // Requires: cells > 0.
   explicit WorkloadSpace(size_t cells) : cells_(cells) {}
@@ -35,8 +37,11 @@ class WorkloadSpace {
  private:
   std::span<float> sketch_row(size_t row) { return {sketch_.data() + row * cells_, cells_}; }
 
+  void multiply_row(size_t row);
+
   size_t cells_;
-  std::vector<float> sketch_;      // [rows <= 2 * kDirections, cells]
+  std::vector<float> sketch_;                     // [rows <= kRows, cells]
+  std::array<double, kRows * kRows> products_{};  // [kRows, kRows] of its rows, each by each
   std::vector<float> directions_;  // [directions, cells], orthonormal, the strongest first
 };
 
