@@ -2,11 +2,13 @@
 #include "daemon/net/zmq_peers.h"
 
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
 
 #include <boost/asio/steady_timer.hpp>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <string>
 
@@ -17,9 +19,11 @@
 namespace eplbd {
 namespace {
 
-// Often enough that what comes in between is little, seldom enough to cost nothing.
+// What libzmq collects is in our memory. That is looked at often enough that what comes in between
+// is little; and all connections, one system call each, as soon as it grew by so much.
 constexpr auto kCheckInterval = std::chrono::milliseconds(50);
-constexpr int kChecks = 512;  // connections a time
+constexpr size_t kGrownBytes = 4 << 20;
+constexpr auto kLongestUnchecked = std::chrono::seconds(1);
 constexpr int kTurnsAtOnce = 5;
 constexpr auto kTurnInterval = std::chrono::seconds(1);
 
@@ -30,6 +34,14 @@ std::string name_of_peer(int connection) {
   socklen_t size = sizeof(address);
   if (getpeername(connection, reinterpret_cast<sockaddr*>(&address), &size) != 0) return {};
   return {reinterpret_cast<const char*>(&address), size};
+}
+
+// Zero: it is not known.
+size_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  size_t pages[2] = {};
+  file >> pages[0] >> pages[1];  // of addresses, and in memory
+  return pages[1] * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
 struct Peer {
@@ -114,14 +126,13 @@ struct ZmqPeers::Impl {
     });
   }
 
-  // The next few, in turn.
   void check() {
-    auto at = peers.upper_bound(checked);
-    for (int i = 0; i < kChecks && i < static_cast<int>(peers.size()); ++i, ++at) {
-      if (at == peers.end()) at = peers.begin();
-      checked = at->first;
-      check(at->first, at->second);
-    }
+    const auto now = Clock::now();
+    const size_t resident = resident_bytes();
+    if (resident < resident_then + kGrownBytes && now - checked < kLongestUnchecked) return;
+    checked = now;
+    resident_then = resident;
+    for (auto& [connection, peer] : peers) check(connection, peer);
   }
 
   void check(int connection, Peer& peer) {
@@ -135,8 +146,9 @@ struct ZmqPeers::Impl {
   ZmqPeerLimits limits;
   std::function<void(Event)> handler;
   std::map<int, Peer> peers;  // by descriptor
-  int checked = -1;           // the last one that was looked at
   bool checking = false;
+  Clock::time_point checked{};
+  size_t resident_then = 0;
   zmq::socket_ref watched;
   zmq::socket_t pair;
   std::unique_ptr<ZmqReadable> readable;
