@@ -23,6 +23,7 @@
 #include <vector>
 #include <zmq.hpp>
 
+#include "bench/shapes.h"
 #include "daemon/background.h"
 #include "daemon/deployment.h"
 #include "daemon/formats/wire.h"
@@ -255,15 +256,6 @@ void compare(const Case& what, int rounds, const std::string& directory) {
               on_top / pass.cpu_microseconds,
               whole.messages_per_second / received.messages_per_second);
   std::fflush(stdout);
-}
-
-Topology topology_of(int32_t layers, int32_t experts, int32_t slots, int32_t gpus) {
-  Topology topology;
-  topology.layers = layers;
-  topology.logical_experts = experts;
-  topology.slots = slots;
-  topology.gpus = gpus;
-  return topology;
 }
 
 }  // namespace
