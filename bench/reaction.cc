@@ -23,6 +23,7 @@
 #include "daemon/deployment.h"
 #include "daemon/formats/wire.h"
 #include "daemon/intake.h"
+#include "daemon/log.h"
 #include "daemon/net/counts_subscriber.h"
 #include "daemon/net/placement_publisher.h"
 #include "daemon/store/state_file.h"
@@ -230,17 +231,19 @@ bool answer_jump(Server& server, Fleet& fleet, Times& times) {
   constexpr auto kRound = std::chrono::milliseconds(1000 / kRounds);
   fleet.jump();
   const auto jumped = Clock::now();
-  auto sent = jumped;
+  std::vector<Clock::time_point> sent;
   for (bool taken = false; !taken; taken = fleet.take_placement(kRound)) {
     if (ms_between(jumped, Clock::now()) > 30'000) return false;
-    sent = Clock::now();
+    sent.push_back(Clock::now());
     fleet.send_counts();
   }
   const auto taken = Clock::now();
   const Marks marks = server.newest();
   times.since_jump.push_back(ms_between(jumped, taken));
-  times.since_counts.push_back(ms_between(sent, taken));
-  if (sent < marks.planned) times.waiting.push_back(ms_between(sent, marks.planned));
+  const auto later = std::upper_bound(sent.begin(), sent.end(), marks.planned);
+  const auto last = later == sent.begin() ? jumped : *(later - 1);
+  times.since_counts.push_back(ms_between(last, taken));
+  times.waiting.push_back(ms_between(last, marks.planned));
   times.deciding.push_back(ms_between(marks.planned, marks.decided));
   times.saving.push_back(ms_between(marks.decided, marks.saved));
   times.sending.push_back(ms_between(marks.saved, marks.sent));
@@ -266,7 +269,7 @@ void react(const std::string& directory, const Topology& topology, int sources, 
               static_cast<int>(kTick.count()));
   print_head();
   print("jump of the traffic to placement in the worker", times.since_jump);
-  print("last counts sent to placement in the worker", times.since_counts);
+  print("last counts it was planned from to placement in the worker", times.since_counts);
   print("... waiting for the tick", times.waiting);
   print("... deciding", times.deciding);
   print("... saving", times.saving);
@@ -279,6 +282,7 @@ void react(const std::string& directory, const Topology& topology, int sources, 
 
 int main(int argc, char** argv) {
   const int jumps = argc > 1 ? std::atoi(argv[1]) : 100;
+  set_up_logging({.level = LogLevel::error});
   std::string folder = (std::filesystem::temp_directory_path() / "eplbd-bench-XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) return 1;
   react(folder + "/v3", topology_of(58, 256, 288, 32), 1, jumps);
