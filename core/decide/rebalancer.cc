@@ -118,11 +118,13 @@ void Rebalancer::pour(TimePoint now) {
   }
 }
 
+LoadWindow Rebalancer::empty_gpu_window() const {
+  const auto cells = static_cast<size_t>(topology().layers) * topology().gpus;
+  return {cells, rate_half_life(options().window)};
+}
+
 LoadWindow& Rebalancer::gpu_window() {
-  if (!gpu_window_) {
-    const auto cells = static_cast<size_t>(topology().layers) * topology().gpus;
-    gpu_window_.emplace(cells, rate_half_life(options().window));
-  }
+  if (!gpu_window_) gpu_window_ = empty_gpu_window();
   return *gpu_window_;
 }
 
@@ -302,9 +304,12 @@ int32_t Rebalancer::sources_behind(Now now) const {
 }
 
 double Rebalancer::measured_imbalance(Now now) const {
-  if (!gpu_window_) return 0;
+  const Arrivals& newest = sources().gpu_arrivals();
+  if (!gpu_window_ && newest.empty()) return 0;
+  LoadWindow window = gpu_window_ ? *gpu_window_ : empty_gpu_window();
+  if (!newest.empty()) window.add(newest.sums(), newest.covered(), now.steady);
   std::vector<double> tokens(static_cast<size_t>(topology().layers) * topology().gpus);
-  gpu_window_->read(now.steady, tokens);
+  window.read(now.steady, tokens);
   for (size_t i = 0; i < tokens.size(); ++i) {
     tokens[i] /= topology().gpu_speed(static_cast<int32_t>(i % topology().gpus));
   }

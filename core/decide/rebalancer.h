@@ -106,7 +106,7 @@ class Rebalancer {
   std::vector<double> loads(Now now) const { return situation_.loads(now.steady); }
   double tokens(Now now) const { return situation_.window.tokens(now.steady); }
   Duration half_life() const { return situation_.window.half_life(); }
-  // From gpu_tokens that came under the placement in force, as of the last advance(); 0: none did.
+  // From gpu_tokens that came under the placement in force; 0: none did.
   double measured_imbalance(Now now) const;
   // As of the last advance(), or change of the placement in force.
   std::optional<double> gain_realised() const {
@@ -119,6 +119,7 @@ class Rebalancer {
  private:
   void keep_gpu_tokens(const IngestResult& result, TimePoint now);
   void pour(TimePoint now);
+  LoadWindow empty_gpu_window() const;
   LoadWindow& gpu_window();
   void take_up(RebalancerState next, TimePoint now);
   bool resize(const CarriedMap& carried, TimePoint now);

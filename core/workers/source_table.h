@@ -77,6 +77,7 @@ class SourceTable {
   Arrivals& arrivals() { return arrivals_; }
   // The same of GPUs [layers, gpus]. Whether the newest one's are kept is for who asked to say.
   Arrivals& gpu_arrivals() { return gpu_arrivals_; }
+  const Arrivals& gpu_arrivals() const { return gpu_arrivals_; }
 
   // The sender's side of a state report; its content is the rebalancer's.
   IngestResult admit(const StateReport& report, TimePoint now);
