@@ -103,7 +103,11 @@ void Daemon::freeze(Duration length) {
   world_.schedule().after(length, [this] { thaw(); });
 }
 
+// Its timers are due at once, before it hears of anything.
 void Daemon::thaw() {
+  if (frozen()) return;
+  beat();
+  tick();
   while (!frozen_.empty() && !frozen()) {
     const ToDaemon task = std::move(frozen_.front());
     frozen_.pop_front();

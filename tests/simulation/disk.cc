@@ -20,7 +20,7 @@ PlacementId highest_of(const RebalancerState& state) { return state.placements.h
 
 void Disk::step(uint64_t number) {
   if (kills_at == number) {
-    kills_at.reset();
+    kills_at = std::exchange(kills_then_at, std::nullopt);
     throw Killed();
   }
   if (fails_at == number) throw std::runtime_error("step " + std::to_string(number) + " failed");
@@ -30,6 +30,9 @@ void Disk::save(const RebalancerState& state) {
   const std::string bytes = encode_state_file(state, kDeployment, topology_);
   first_saved_.emplace(published_of(state).id, asked);
   if (!state.placements.waits) first_told_.emplace(published_of(state).id, asked);
+  for (const PlacementUpdate& earlier : state.placements.history) {
+    first_told_.emplace(earlier.id, std::nullopt);  // its own save did not reach the disk
+  }
   step(0);
   writing_ = bytes.substr(0, bytes.size() / 2);
   step(1);

@@ -29,15 +29,19 @@ class Disk : public StateStore {
   static constexpr uint64_t kSteps = 5;
   TimePoint asked;  // when the next save was asked for
   std::optional<uint64_t> fails_at;
-  std::optional<uint64_t> kills_at;  // once
+  std::optional<uint64_t> kills_at;       // once
+  std::optional<uint64_t> kills_then_at;  // once more, after that
   void damage_newest();
 
   // Of what would be found now; nothing: there is nothing.
   std::optional<PlacementId> newest() const { return newest_id_; }
   // When a placement was first to be saved, which is when it was decided.
   TimePoint first_saved(PlacementId id) const { return first_saved_.at(id); }
-  // So with the word that others may be told of it.
-  TimePoint first_told(PlacementId id) const { return first_told_.at(id); }
+  // So with the word that others may be told of it: null: never; nothing: not known when.
+  const std::optional<TimePoint>* first_told(PlacementId id) const {
+    const auto found = first_told_.find(id);
+    return found == first_told_.end() ? nullptr : &found->second;
+  }
 
  private:
   void step(uint64_t number);
@@ -45,7 +49,7 @@ class Disk : public StateStore {
 
   Topology topology_;
   std::map<PlacementId, TimePoint> first_saved_;
-  std::map<PlacementId, TimePoint> first_told_;
+  std::map<PlacementId, std::optional<TimePoint>> first_told_;
   std::optional<std::string> newest_;
   std::optional<std::string> previous_;
   std::optional<std::string> writing_;

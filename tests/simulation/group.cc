@@ -239,11 +239,19 @@ void Group::report_odd_name(PlacementId id, bool two_maps) {
   report_map(0, id, std::move(other), WorkerStatus::idle);
 }
 
+void Group::report_rising_names() {
+  if (!world_.lasts(Fault::odd_term)) return;
+  const Event& event = world_.latest(Fault::odd_term);
+  const double term = world_.clock().unix_seconds + event.amount;
+  report_odd_name({static_cast<uint64_t>(term), 1 + event.number}, event.number % 2 == 0);
+  world_.schedule().after(std::chrono::seconds(1), [this] { report_rising_names(); });
+}
+
 void Group::flap() {
   if (!world_.lasts(Fault::flapping)) return;
   const uint64_t number = world_.latest(Fault::flapping).number;
   std::vector<int32_t> other = map_;
-  std::ranges::rotate(other, other.begin() + 1);
+  std::rotate(other.begin(), other.begin() + 1, other.end());  // clang 14 lacks that of ranges
   report_map(1, number % 2 == 0 ? running_ : PlacementId{}, std::move(other), WorkerStatus::idle);
   report(WorkerStatus::idle);
   world_.schedule().after(std::chrono::milliseconds(20), [this] { flap(); });

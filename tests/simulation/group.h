@@ -33,7 +33,8 @@ class Group {
   void move_clock(int32_t source, double seconds);
   void send_odd_number(int32_t source, uint64_t edge, int field);
   void report_odd_name(PlacementId id, bool two_maps);
-  void flap();  // as long as that lasts
+  void report_rising_names();  // as long as that lasts
+  void flap();                 // as long as that lasts
   void send_strangers(uint64_t sources);
 
   PlacementId running() const { return running_; }

@@ -38,6 +38,7 @@ void Judge::lost_its_state() {
 
 void Judge::lost_its_dates() {
   spent_.clear();
+  dates_lost_at_ = schedule_.now();
   adopted_.reset();
   adopted_pause_ = Duration{0};
 }
@@ -82,15 +83,18 @@ void Judge::held(const PlacementUpdate& update, const Deployment* deployment) {
          name_of(update.id) + " after " + name_of(highest_named_));
   }
   if (!adopted) return check_rails(update, deployment);
-  if (deployment != nullptr) check_adopted(update);
+  adopted_held_.insert(update.id);
 }
 
 // One that reports ever higher names moves the others' weights seldom.
-void Judge::check_adopted(const PlacementUpdate& update) {
-  const TimePoint told = disk_.first_told(update.id);
+void Judge::check_adopted(PlacementId id) {
+  const std::optional<TimePoint>* const at = disk_.first_told(id);
+  if (at == nullptr) fail("what is adopted is told in its turn", name_of(id));
+  if (!*at || **at < dates_lost_at_) return;
+  const TimePoint told = **at;
   if (adopted_ && told - *adopted_ < adopted_pause_ - kSlack) {
     fail("what is adopted pauses, each time twice as long",
-         fmt::format("{} came {:.3f} s after the one before", name_of(update.id),
+         fmt::format("{} came {:.3f} s after the one before", name_of(id),
                      to_seconds(told - *adopted_)));
   }
   adopted_ = told;
@@ -106,6 +110,7 @@ void Judge::named(PlacementId id, bool leads) {
     fail("names never go back", name_of(id) + " after " + name_of(named_));
   }
   named_ = id;
+  if (adopted_held_.erase(id) > 0) check_adopted(id);
   highest_named_ = std::max(highest_named_, id);
 }
 

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,7 +56,7 @@ class Judge {
     int64_t moves = 0;
   };
   [[noreturn]] void fail(std::string rule, std::string detail) const;
-  void check_adopted(const PlacementUpdate& update);
+  void check_adopted(PlacementId id);
   void check_rails(const PlacementUpdate& update, const Deployment* deployment);
   bool is_ordered(UpdateReason reason);
   void check_limits(const PlacementUpdate& update) const;
@@ -67,9 +68,11 @@ class Judge {
   PlacementId named_;                      // the newest
   PlacementId highest_named_;              // ever, whatever was lost
   std::vector<Spent> spent_;
-  std::optional<TimePoint> adopted_;  // when the last such was to be told
-  Duration adopted_pause_{};          // before the one after that
+  std::set<PlacementId> adopted_held_;  // and not named yet
+  std::optional<TimePoint> adopted_;    // when the last such was to be told
+  Duration adopted_pause_{};            // before the one after that
   TimePoint hindered_at_{};
+  TimePoint dates_lost_at_{};
   bool gpus_ordered_ = false;
   int32_t takeovers_ = 0;  // whose update was not seen yet
   bool lost_ = false;

@@ -86,7 +86,11 @@ Event draw_event(Random& random, const Scenario& scenario) {
       [[fallthrough]];
     case Fault::crash:
     case Fault::crash_in_save:
+      if (event.fault == Fault::crash_in_save) event.number = random.below(25);
       event.length = random.chance(0.5) ? 0.1 : random.real() * 5;
+      break;
+    case Fault::failing_disk:
+      event.number = random.below(10);
       break;
     case Fault::load:
       event.number = 1 + random.below(7);

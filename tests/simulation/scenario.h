@@ -15,37 +15,37 @@
 namespace eplbd::simulation {
 
 enum class Fault {
-  crash,            // the daemon is killed, and starts again after `length`
-  crash_in_save,    // so at step `number` of the next save
-  crash_clock,      // so with its wall clock set by `amount` seconds meanwhile
-  damage,           // so with its newest generation damaged
-  freeze,           // a daemon does nothing for `length`
-  cut_off,          // for `length` a daemon does not reach the store
-  failing_disk,     // saves fail at step `number` for `length`
-  slow_disk,        // saves take `amount` seconds for `length`
-  clock,            // the daemon's wall clock jumps by `amount` seconds
-  worker_clock,     // so does that of source `who`
-  lossy,            // for `length` messages are lost with probability `amount`
-  late,             // for `length` messages come up to `amount` seconds late, and out of order
-  repeating,        // for `length` messages come twice with probability `amount`
-  load,             // the load moves on by `number` experts
-  pause,            // an operator pauses for `amount` seconds
-  drain,            // an operator drains GPU `who`, and restores it after `length`
-  rebalance,        // an operator asks for an update
-  rollback,         // an operator goes back, and resumes after `length`
-  step_down,        // an operator tells the daemon that leads to leave that to another
-  worker_restart,   // source `who` begins a new epoch
-  group_restart,    // all do, with the initial map
-  counter_reset,    // counters of source `who` start over in the same epoch
-  odd_number,       // one counts message of source `who` holds the edge `number` in field `amount`
-  odd_id,           // one state report is of version 2^62
-  odd_term,         // one state report, or two that differ, is of a term `amount` seconds ahead
-  broken,           // for `length` the group reports each placement with an expert missing
-  flapping,         // for `length` two reporters disagree about the map, many times a second
-  empty_gpu,        // for `length` the group reports GPU `who` empty
-  other_shape,      // for `length` the group reports another shape
-  slow_apply,       // for `length` applying takes `amount` seconds
-  failing_apply,    // for `length` the group fails to apply
+  crash,           // the daemon is killed, and starts again after `length`
+  crash_in_save,   // so at a step of the next save, and perhaps of the one after that
+  crash_clock,     // so with its wall clock set by `amount` seconds meanwhile
+  damage,          // so, at once or after the next save, with its newest generation damaged
+  freeze,          // a daemon does nothing for `length`
+  cut_off,         // for `length` a daemon does not reach the store
+  failing_disk,    // saves fail at one step for `length`; then the load moves
+  slow_disk,       // saves take `amount` seconds for `length`
+  clock,           // the daemon's wall clock jumps by `amount` seconds
+  worker_clock,    // so does that of source `who`
+  lossy,           // for `length` messages are lost with probability `amount`
+  late,            // for `length` messages come up to `amount` seconds late, and out of order
+  repeating,       // for `length` messages come twice with probability `amount`
+  load,            // the load moves on by `number` experts
+  pause,           // an operator pauses for `amount` seconds
+  drain,           // an operator drains GPU `who`, and restores it after `length`
+  rebalance,       // an operator asks for an update
+  rollback,        // an operator goes back, and resumes after `length`
+  step_down,       // an operator tells the daemon that leads to leave that to another
+  worker_restart,  // source `who` begins a new epoch
+  group_restart,   // all do, with the initial map
+  counter_reset,   // counters of source `who` start over in the same epoch
+  odd_number,      // one counts message of source `who` holds the edge `number` in field `amount`
+  odd_id,          // one state report is of version 2^62
+  odd_term,       // for `length` state reports, or two that differ, of terms `amount` seconds ahead
+  broken,         // for `length` the group reports each placement with an expert missing
+  flapping,       // for `length` two reporters disagree about the map, many times a second
+  empty_gpu,      // for `length` the group reports GPU `who` empty
+  other_shape,    // for `length` the group reports another shape
+  slow_apply,     // for `length` applying takes `amount` seconds
+  failing_apply,  // for `length` the group fails to apply
   silent_reporter,  // for `length` nobody reports state
   strangers         // `number` sources that send once and are gone
 };

@@ -63,6 +63,10 @@ void World::goes_on() {
 
 // What was asked before a daemon saw its clock says nothing of that.
 void World::saved() {
+  if (strikes_ != nullptr) {
+    const Event& event = *std::exchange(strikes_, nullptr);
+    schedule_.after(2 * kLatency, [this, &event] { strike(event); });
+  }
   if (clock_moved_ && disk_.asked > *clock_moved_ + scenario_.options.trigger.interval) {
     clock_moved_.reset();
   }
@@ -176,21 +180,27 @@ void World::befall(const Event& event) {
   const auto until = [&](std::function<void()> end) {
     schedule_.after(from_seconds(event.length), std::move(end));
   };
-  const Now now = clock();
   switch (event.fault) {
     case Fault::crash:
     case Fault::crash_clock:
-    case Fault::damage:
     case Fault::freeze:
     case Fault::cut_off:
       return strike(event);
+    case Fault::damage:
+      if (event.number % 2 == 0) return strike(event);
+      strikes_ = &event;
+      return;
     case Fault::crash_in_save:
       disk_.kills_at = event.number % Disk::kSteps;
+      if (event.number > Disk::kSteps) disk_.kills_then_at = event.number / Disk::kSteps;
       down_ = from_seconds(event.length);
       return;
     case Fault::failing_disk:
       disk_.fails_at = event.number % Disk::kSteps;
-      return until([this] { disk_.fails_at.reset(); });
+      return until([this, &event] {
+        disk_.fails_at.reset();
+        group_.move_load(event.number);
+      });
     case Fault::clock:
       return move_clock(event.amount);
     case Fault::worker_clock:
@@ -208,9 +218,7 @@ void World::befall(const Event& event) {
     case Fault::odd_id:
       return group_.report_odd_name({group_.running().term, uint64_t{1} << 62}, false);
     case Fault::odd_term:
-      return group_.report_odd_name(
-          {static_cast<uint64_t>(now.unix_seconds + event.amount), 1 + event.number},
-          event.number % 2 == 0);
+      return group_.report_rising_names();
     case Fault::flapping:
       return group_.flap();
     case Fault::strangers:
@@ -223,7 +231,9 @@ void World::befall(const Event& event) {
 // Whatever an operator left undone is done.
 void World::settle() {
   disk_.kills_at.reset();
+  disk_.kills_then_at.reset();
   disk_.fails_at.reset();
+  strikes_ = nullptr;
   for (int32_t gpu = 0; gpu < scenario_.topology.gpus; ++gpu) {
     set_gpu(gpu, Deployment::GpuOrder::restore);
   }

@@ -74,6 +74,7 @@ class World {
   double wall_ahead_ = 0;  // of where it began
   Duration down_ = {};     // of the next crash in a save
   bool damaged_ = false;
+  const Event* strikes_ = nullptr;        // once the next save is done
   std::optional<TimePoint> clock_moved_;  // since the last save
   std::vector<std::unique_ptr<Daemon>> daemons_;
   const Daemon* served_ = nullptr;  // last
