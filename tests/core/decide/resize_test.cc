@@ -29,10 +29,8 @@ struct ResizeFixture : RebalancerFixture {
     return {real, std::move(map)};
   }
   Placement scale(Shape shape) {
-    const Topology before = real;
-    const Placement held = rebalancer.group().in_force();
     real = resized(topology, shape);
-    const Placement carried = carry_over(before, held);
+    const Placement carried = carry_over(rebalancer.topology(), rebalancer.group().in_force());
     observe({}, carried);
     return carried;
   }
