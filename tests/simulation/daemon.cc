@@ -47,11 +47,12 @@ Recovered Daemon::Store::load() {
 
 void Daemon::Store::save(const RebalancerState& state) {
   World& world = daemon_.world_;
-  if (!daemon_.reaches_store()) throw std::runtime_error("no answer");
   LeaderKey& key = world.leader_key();
   if (world.scenario().daemons > 1 && !key.is_held(fence_, world.schedule().now())) {
     throw std::runtime_error("another daemon leads");
   }
+  world.disk().ask(state);
+  if (!daemon_.reaches_store()) throw std::runtime_error("no answer");
   world.disk().save(state);
   key.term = std::max(key.term, state.placements.highest.term);
   ++key.saves;

@@ -26,13 +26,13 @@ void Disk::step(uint64_t number) {
   if (fails_at == number) throw std::runtime_error("step " + std::to_string(number) + " failed");
 }
 
-void Disk::save(const RebalancerState& state) {
-  const std::string bytes = encode_state_file(state, kDeployment, topology_);
+void Disk::ask(const RebalancerState& state) {
   first_saved_.emplace(published_of(state).id, asked);
   if (!state.placements.waits) first_told_.emplace(published_of(state).id, asked);
-  for (const PlacementUpdate& earlier : state.placements.history) {
-    first_told_.emplace(earlier.id, std::nullopt);  // its own save did not reach the disk
-  }
+}
+
+void Disk::save(const RebalancerState& state) {
+  const std::string bytes = encode_state_file(state, kDeployment, topology_);
   step(0);
   writing_ = bytes.substr(0, bytes.size() / 2);
   step(1);

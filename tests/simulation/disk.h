@@ -21,6 +21,7 @@ class Disk : public StateStore {
  public:
   explicit Disk(const Topology& topology) : topology_(topology) {}
 
+  void ask(const RebalancerState& state);  // to save it, whether or not that gets here
   void save(const RebalancerState& state) override;
   Recovered load() override;  // as a start does
 
@@ -37,10 +38,10 @@ class Disk : public StateStore {
   std::optional<PlacementId> newest() const { return newest_id_; }
   // When a placement was first to be saved, which is when it was decided.
   TimePoint first_saved(PlacementId id) const { return first_saved_.at(id); }
-  // So with the word that others may be told of it: null: never; nothing: not known when.
-  const std::optional<TimePoint>* first_told(PlacementId id) const {
+  // So with the word that others may be told of it.
+  std::optional<TimePoint> first_told(PlacementId id) const {
     const auto found = first_told_.find(id);
-    return found == first_told_.end() ? nullptr : &found->second;
+    return found == first_told_.end() ? std::nullopt : std::optional(found->second);
   }
 
  private:
@@ -49,7 +50,7 @@ class Disk : public StateStore {
 
   Topology topology_;
   std::map<PlacementId, TimePoint> first_saved_;
-  std::map<PlacementId, std::optional<TimePoint>> first_told_;
+  std::map<PlacementId, TimePoint> first_told_;
   std::optional<std::string> newest_;
   std::optional<std::string> previous_;
   std::optional<std::string> writing_;

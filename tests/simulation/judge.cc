@@ -88,14 +88,13 @@ void Judge::held(const PlacementUpdate& update, const Deployment* deployment) {
 
 // One that reports ever higher names moves the others' weights seldom.
 void Judge::check_adopted(PlacementId id) {
-  const std::optional<TimePoint>* const at = disk_.first_told(id);
-  if (at == nullptr) fail("what is adopted is told in its turn", name_of(id));
-  if (!*at || **at < dates_lost_at_) return;
-  const TimePoint told = **at;
-  if (adopted_ && told - *adopted_ < adopted_pause_ - kSlack) {
+  const auto told = disk_.first_told(id);
+  if (!told) fail("what is adopted is told in its turn", name_of(id));
+  if (*told < dates_lost_at_) return;
+  if (adopted_ && *told - *adopted_ < adopted_pause_ - kSlack) {
     fail("what is adopted pauses, each time twice as long",
          fmt::format("{} came {:.3f} s after the one before", name_of(id),
-                     to_seconds(told - *adopted_)));
+                     to_seconds(*told - *adopted_)));
   }
   adopted_ = told;
   adopted_pause_ = std::max(kFirstPause, 2 * adopted_pause_);
