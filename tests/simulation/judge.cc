@@ -134,6 +134,7 @@ void Judge::check_rails(const PlacementUpdate& update, const Deployment* deploym
   if (!ordered && deployment && deployment->rebalancer().paused({schedule_.now(), 1})) {
     fail("nothing is decided while paused", name_of(update.id));
   }
+  if (decided < dates_lost_at_) return;
   spent_.push_back({decided, forced, static_cast<int64_t>(update.moves.size())});
 }
 
