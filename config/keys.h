@@ -94,6 +94,8 @@ struct TopologyKeys {
   T& topology;
   Follow& follow;
 };
+template <typename T, typename Follow>  // clang 14 deduces none of an aggregate
+TopologyKeys(T&, Follow&)->TopologyKeys<T, Follow>;
 
 template <typename T, typename Follow, typename F>
 void visit(const TopologyKeys<T, Follow>& keys, F& f) {
