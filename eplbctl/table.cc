@@ -255,6 +255,7 @@ NestedList read_table(std::string_view text) {
   lines.next();
   Columns columns;
   columns.all = lines.cells().size();
+  if (columns.all == 0) fail(lines.number(), "it has no columns");
   for (size_t i = 0; i < columns.all; ++i) columns.values.push_back(i);
   NestedList table;
   for (const Row& row : rows_of(lines, columns, is_heading(lines.cells()))) {

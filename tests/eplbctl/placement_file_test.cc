@@ -79,6 +79,7 @@ TEST_CASE("what is no placement of this shape is refused with its place") {
   const auto error = [&](const std::string& content) { return error_of(content, topology); };
   CHECK(error("[[0,1,2,0],[2,1,0,1]]").empty());
   CHECK_THAT(error(""), Contains("empty"));
+  CHECK_THAT(error("\"\""), Contains("line 1: it has no columns"));
   CHECK_THAT(error("[[0,1,2,0]]"), Contains("1 layers, not 2"));
   CHECK_THAT(error("[[0,1,2],[0,1,2]]"), Contains("3 slots a layer, not 4"));
   CHECK_THAT(error("[[0,1,2,3],[2,1,0,1]]"), Contains("3"));
