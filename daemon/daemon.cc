@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <stdexcept>
 
+#include "core/decide/resize.h"
 #include "daemon/background.h"
 #include "daemon/clock.h"
 #include "daemon/control.h"
@@ -157,10 +158,8 @@ std::optional<RebalancerState> Daemon::Impl::recover() {
     log(LogLevel::info, fmt::format("recovered placement {} from {}",
                                     to_text(recovered.state->placements.published.id), directory));
     if (const auto& shape = recovered.state->resized) {
-      log(LogLevel::warning,
-          fmt::format("it is of {} GPUs with {} slots, as resized; the configuration still says {} "
-                      "with {}",
-                      shape->gpus, shape->slots, config.topology.gpus, config.topology.slots));
+      log(LogLevel::warning, fmt::format("it is of {}, as resized; the configuration still says {}",
+                                         to_text(*shape), to_text(config.topology.shape())));
     }
   } else {
     log(LogLevel::info, fmt::format("no state in {}: asking what workers run", directory));

@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include "core/decide/resize.h"
 #include "daemon/background.h"
 #include "daemon/clock.h"
 #include "daemon/formats/wire.h"
@@ -193,11 +194,8 @@ void Deployment::publish(const Decision& decision, std::optional<TimePoint> newe
                                     ? fmt::format("imbalance {:.3f} -> {:.3f}, ",
                                                   update.imbalance_before, update.imbalance_after)
                                     : "";  // not known without tokens
-  const Topology& topology = rebalancer_.topology();
   const std::string shape =
-      update.reason == UpdateReason::resized
-          ? fmt::format("{} GPUs with {} slots, ", topology.gpus, topology.slots)
-          : "";
+      update.reason == UpdateReason::resized ? to_text(rebalancer_.topology().shape()) + ", " : "";
   log(LogLevel::info,
       fmt::format("placement {} published ({}): {}{}{} moves, at most {} to a GPU, {} layers",
                   to_text(update.id), to_string(update.reason), shape, imbalance, decision.moves,

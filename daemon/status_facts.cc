@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/decide/resize.h"
 #include "core/model/imbalance.h"
 #include "daemon/status_parts.h"
 #include "daemon/words.h"
@@ -88,8 +89,8 @@ std::string would_be(const PlacementUpdate& update, double imbalance, Now now) {
 // Nothing where it is as configured.
 std::string resized_words(const Topology& topology, const Topology& configured) {
   if (topology.shape() == configured.shape()) return "";
-  return fmt::format("{} GPUs with {} slots, as resized; configured {} with {}", topology.gpus,
-                     topology.slots, configured.gpus, configured.slots);
+  return fmt::format("{}, as resized; configured {}", to_text(topology.shape()),
+                     to_text(configured.shape()));
 }
 
 std::string from_disk_words(const Topology& topology, const GroupState& group) {

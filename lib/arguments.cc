@@ -88,20 +88,6 @@ Placement placement_of(const Topology& topology, const int32_t* map, const char*
   return {topology, std::move(copy)};
 }
 
-std::vector<int32_t> empty_gpus(const Topology& topology, const Placement& placement) {
-  std::vector<int32_t> empty;
-  const auto width = static_cast<size_t>(topology.slots_per_gpu());
-  for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) {
-    bool holds = false;
-    for (int32_t layer = 0; layer < topology.layers && !holds; ++layer) {
-      const auto slots = placement.layer(layer).subspan(gpu * width, width);
-      holds = std::any_of(slots.begin(), slots.end(), [](int32_t e) { return e != kNoExpert; });
-    }
-    if (!holds) empty.push_back(gpu);
-  }
-  return empty;
-}
-
 void check_count(int64_t value, const char* argument) {
   if (value < 0) reject(argument, "is " + std::to_string(value) + ", below 0");
 }

@@ -94,8 +94,6 @@ BalancerOptions balancer_of(int32_t policy, int32_t hierarchical, uint64_t seed)
 std::span<const double> loads_of(const Topology& topology, const double* loads);
 // A map in force, which may be any: an expert without a slot, GPUs that hold nothing.
 Placement placement_of(const Topology& topology, const int32_t* map, const char* argument);
-// GPUs that hold nothing in any layer, ascending.
-std::vector<int32_t> empty_gpus(const Topology& topology, const Placement& placement);
 // A count, at least 0.
 void check_count(int64_t value, const char* argument);
 void check_range(double value, double least, double most, const char* argument);

@@ -11,6 +11,7 @@
 #include "core/model/imbalance.h"
 #include "core/model/migration.h"
 #include "core/model/time.h"
+#include "core/workers/reported_map.h"
 #include "lib/arguments.h"
 
 namespace eplbd {

@@ -6,13 +6,10 @@
 #include <vector>
 
 namespace eplbd {
-namespace {
 
-std::string text(Shape shape) {
+std::string to_text(Shape shape) {
   return std::to_string(shape.gpus) + " GPUs with " + std::to_string(shape.slots) + " slots";
 }
-
-}  // namespace
 
 Placement carry_over(const Topology& before, const Placement& placement, const Topology& after) {
   const int32_t kept = std::min(before.slots_per_gpu(), after.slots_per_gpu());
@@ -30,7 +27,7 @@ Placement carry_over(const Topology& before, const Placement& placement, const T
 std::optional<std::string> refuses_shape(const Situation& situation, Shape shape, TimePoint now) {
   const GroupState& group = situation.group;
   if (shape == situation.topology.shape() && !group.topology_mismatch()) {
-    return "it is planned for " + text(shape) + " already";
+    return "it is planned for " + to_text(shape) + " already";
   }
   const std::vector<std::string> problems = resized(situation.configured, shape).problems();
   if (!problems.empty()) return problems.front();
@@ -40,7 +37,7 @@ std::optional<std::string> refuses_shape(const Situation& situation, Shape shape
   if (carried != nullptr && carried->shape == shape) return std::nullopt;
   if (!heard) return std::nullopt;
   if (group.topology_mismatch()) return group.mismatch();
-  return "workers report " + text(situation.topology.shape()) + ", not " + text(shape) +
+  return "workers report " + to_text(situation.topology.shape()) + ", not " + to_text(shape) +
          ": scale the group first";
 }
 
@@ -50,12 +47,9 @@ CarriedMap carried_to(const Situation& situation, Shape shape) {
     return *carried;
   }
   const Topology next = resized(situation.configured, shape);
-  CarriedMap carried{
-      shape, group.running(), carry_over(situation.topology, group.in_force(), next), {}};
-  for (int32_t gpu = 0; gpu < next.gpus; ++gpu) {
-    if (is_empty(next, carried.placement, gpu)) carried.empty_gpus.push_back(gpu);
-  }
-  return carried;
+  Placement placement = carry_over(situation.topology, group.in_force(), next);
+  std::vector<int32_t> empty = empty_gpus(next, placement);
+  return {shape, group.running(), std::move(placement), std::move(empty)};
 }
 
 RebalancerState state_in_shape(const Situation& situation, const CarriedMap& carried) {

@@ -14,6 +14,8 @@
 
 namespace eplbd {
 
+std::string to_text(Shape shape);
+
 // Why the group cannot be planned for in this shape, as a sentence; nothing: it can.
 std::optional<std::string> refuses_shape(const Situation& situation, Shape shape, TimePoint now);
 

@@ -17,6 +17,14 @@ bool is_empty(const Topology& topology, const Placement& placement, int32_t gpu)
   return true;
 }
 
+std::vector<int32_t> empty_gpus(const Topology& topology, const Placement& placement) {
+  std::vector<int32_t> empty;
+  for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) {
+    if (is_empty(topology, placement, gpu)) empty.push_back(gpu);
+  }
+  return empty;
+}
+
 ReportedMap read_reported_map(const Topology& topology,
                               const PackedArray<int32_t>& slot_to_expert) {
   ReportedMap result;
@@ -33,9 +41,7 @@ ReportedMap read_reported_map(const Topology& topology,
     map[cell] = kNoExpert;
   }
   result.placement = Placement(topology, std::move(map));
-  for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) {
-    if (is_empty(topology, result.placement, gpu)) result.empty_gpus.push_back(gpu);
-  }
+  result.empty_gpus = empty_gpus(topology, result.placement);
   const auto live = topology.gpus - static_cast<int64_t>(result.empty_gpus.size());
   if (live * topology.slots_per_gpu() < topology.logical_experts) result.empty_gpus.clear();
   if (!result.broken) {

@@ -36,6 +36,7 @@ struct CarriedMap {
 
 // Whether the GPU holds no expert in any layer.
 bool is_empty(const Topology& topology, const Placement& placement, int32_t gpu);
+std::vector<int32_t> empty_gpus(const Topology& topology, const Placement& placement);  // sorted
 
 // Whether each row of `placement` is that layer's of `base` or of `next`.
 bool lies_between(const Placement& placement, const Placement& base, const Placement& next);
