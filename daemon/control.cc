@@ -113,12 +113,16 @@ std::optional<uint64_t> version_of(const Json& json) {
   return json["version"].get<uint64_t>();
 }
 
+// -1: absent, or no integer.
+int64_t integer_of(const Json& json, const char* key) {
+  return !absent(json, key) && json[key].is_number_integer() ? json[key].get<int64_t>() : -1;
+}
+
 Shape shape_of(const Json& json) {
   const auto count = [&](const char* key) {
-    const bool fits = !absent(json, key) && json[key].is_number_integer() &&
-                      json[key].get<int64_t>() >= 1 && json[key].get<int64_t>() <= INT32_MAX;
-    if (!fits) throw std::runtime_error(std::string(key) + " must be an integer of at least 1");
-    return json[key].get<int32_t>();
+    const int64_t value = integer_of(json, key);
+    if (value >= 1 && value <= INT32_MAX) return static_cast<int32_t>(value);
+    throw std::runtime_error(std::string(key) + " must be an integer of at least 1");
   };
   return {.slots = count("slots"), .gpus = count("gpus")};
 }
@@ -155,8 +159,7 @@ Control::Control(Deployment& deployment, std::function<void(Reloaded)> reload)
 void Control::order_gpu(const HttpRequest& request, const HttpRespond& respond) {
   const Json json = parse_body(request.body, {"gpu", "action"});
   const int32_t gpus = deployment_.rebalancer().topology().gpus;
-  const int64_t gpu =
-      !absent(json, "gpu") && json["gpu"].is_number_integer() ? json["gpu"].get<int64_t>() : -1;
+  const int64_t gpu = integer_of(json, "gpu");
   if (gpu < 0 || gpu >= gpus) {
     throw std::runtime_error("gpu must be an integer from 0 to " + std::to_string(gpus - 1));
   }
