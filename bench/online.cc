@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "bench/online_picture.h"
+#include "bench/shapes.h"
 #include "core/balance/scratch_policy.h"
 #include "core/model/imbalance.h"
 #include "core/model/migration.h"
@@ -57,11 +58,7 @@ Shape parse_shape(const std::string& text) {
 std::vector<Topology> topologies_of(const TraceFile& trace, const std::vector<Shape>& given) {
   std::vector<Topology> topologies;
   for (const Shape& shape : given.empty() ? usual_shapes(trace.experts()) : given) {
-    Topology topology;
-    topology.layers = trace.layers();
-    topology.logical_experts = trace.experts();
-    topology.gpus = shape.gpus;
-    topology.slots = shape.slots;
+    Topology topology = topology_of(trace.layers(), trace.experts(), shape.slots, shape.gpus);
     if (topology.problems().empty()) topologies.push_back(topology);
   }
   return topologies;

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/shapes.h"
 #include "core/balance/balancer.h"
 #include "core/load/adaptive_window.h"
 #include "core/model/imbalance.h"
@@ -36,12 +37,7 @@ struct Score {
 std::vector<Topology> shapes_of(const TraceFile& trace) {
   std::vector<Topology> shapes;
   const auto add = [&](int32_t gpus, int32_t slots) {
-    Topology topology;
-    topology.layers = trace.layers();
-    topology.logical_experts = trace.experts();
-    topology.gpus = gpus;
-    topology.slots = slots;
-    shapes.push_back(topology);
+    shapes.push_back(topology_of(trace.layers(), trace.experts(), slots, gpus));
   };
   const int32_t experts = trace.experts();
   if (experts < 128) {

@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/shapes.h"
 #include "core/balance/policies.h"
 #include "core/decide/rebalancer.h"
 #include "core/decide/resize.h"
@@ -252,12 +253,7 @@ void print_speeds(Loads& loads, Topology topology) {
 int run(const std::string& file) {
   Loads loads(file);
   const auto topology_with = [&](int32_t slots, int32_t gpus) {
-    Topology topology;
-    topology.layers = loads.layers();
-    topology.logical_experts = loads.experts();
-    topology.slots = slots;
-    topology.gpus = gpus;
-    return topology;
+    return topology_of(loads.layers(), loads.experts(), slots, gpus);
   };
   if (loads.experts() != 256) throw std::runtime_error("the shapes are for 256 experts");
   print_header();
