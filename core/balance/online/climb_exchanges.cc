@@ -10,57 +10,72 @@ ClimbExchanges::ClimbExchanges(const LayerState& state)
     : state_(state),
       half_(state.powers.size()),
       bounds_(state.powers.size()),
+      per_move_(state.powers.size()),
       is_held_(state.topology.slots),
       was_held_(state.topology.slots),
       column_(state.topology.gpus, -1),
       allowed_(state.width * kBlock),
       halved_(state.width * kBlock) {}
 
-// The GPUs that promise most first, until no other can be worth more.
+// The GPUs that promise about the most first; then those that still promise more than what was
+// found.
 void ClimbExchanges::run(int32_t gpu, Candidate& best) {
+  constexpr float kAboutTheMost = 0.9F;
   if (!state_.open(gpu)) return;
+  bound_partners(gpu);
+  const float most = *std::max_element(bounds_.begin(), bounds_.end());
+  if (most <= best.worth) return;
   mark_slots(gpu, true);
-  bound_partners(gpu, best.worth);
-  std::sort(partners_.begin(), partners_.end(), [](const Partner& a, const Partner& b) {
-    return a.bound != b.bound ? a.bound > b.bound : a.gpu < b.gpu;
-  });
-  const Block all(partners_);
-  for (size_t first = 0; first < all.size() && all[first].bound > best.worth; first += kBlock) {
-    try_block(gpu, all.subspan(first, std::min(kBlock, all.size() - first)), best);
+  for (const float least : {kAboutTheMost * most, 0.0F}) {
+    for (int32_t next = 0; next < state_.topology.gpus;) {
+      next = gather_block(next, std::max(least, best.worth));
+      if (!block_.empty()) try_block(gpu, block_, best);
+    }
   }
   mark_slots(gpu, false);
 }
 
-// Partners that may be worth more than `least`: as if just the right load could go over, for one
-// move where that is possible at all, else for two.
-void ClimbExchanges::bound_partners(int32_t gpu, float least) {
-  const auto& scenarios = state_.scenarios;
-  const auto& speed = state_.inverse_speed;
+// Of what an exchange with each GPU is worth: as if just the right load could go over, for one move
+// where that is possible at all, else for two.
+void ClimbExchanges::bound_partners(int32_t gpu) {
   bound_scenarios_.clear();
-  for (const auto& scenario : scenarios) {
+  for (const auto& scenario : state_.scenarios) {
     bound_scenarios_.push_back({scenario.weight, scenario.gpu_load[gpu], scenario.gpu_load.data()});
   }
+  const auto& speed = state_.inverse_speed;
   for (size_t g = 0; g < half_.size(); ++g) half_[g] = speed[g] == speed[gpu] ? 0.5F : 0;
   exchange_bounds(bound_scenarios_, state_.powers.data(), half_.data(), state_.powers[gpu],
                   state_.doublings, bounds_);
-  back_.assign(state_.topology.gpus, state_.arrivals[gpu] > 0);
-  const auto row = state_.row_of(gpu);
-  for (const int32_t expert : row) {
-    if (expert == kNoExpert) continue;
-    state_.base.for_each(expert, [&](int32_t slot) { back_[state_.gpu_of[slot]] = 1; });
+  count_moves(gpu);
+  for (size_t g = 0; g < bounds_.size(); ++g) bounds_[g] *= per_move_[g];
+}
+
+// An expert could go back there, or come back from there: one move.
+void ClimbExchanges::count_moves(int32_t gpu) {
+  const bool any_arrived = state_.arrivals[gpu] > 0;
+  for (int32_t other = 0; other < state_.topology.gpus; ++other) {
+    per_move_[other] = any_arrived || state_.arrivals[other] > 0 ? 1.0F : 0.5F;
   }
   for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
-    const int32_t expert = state_.base_row[slot];
-    if (expert == kNoExpert) continue;
-    state_.now.for_each(expert, [&](int32_t s) { back_[state_.gpu_of[s]] = 1; });
+    const auto one_move = [&](int32_t s) { per_move_[state_.gpu_of[s]] = 1; };
+    if (state_.row[slot] != kNoExpert) state_.base.for_each(state_.row[slot], one_move);
+    if (state_.base_row[slot] != kNoExpert) state_.now.for_each(state_.base_row[slot], one_move);
   }
-  partners_.clear();
   for (int32_t other = 0; other < state_.topology.gpus; ++other) {
-    const bool cheap = back_[other] || state_.arrivals[other] > 0;
-    const float bound = cheap ? bounds_[other] : 0.5F * bounds_[other];
-    if (bound <= least || other == gpu || !state_.open(other)) continue;
-    partners_.push_back({bound, other});
+    if (!state_.open(other)) per_move_[other] = 0;
   }
+  per_move_[gpu] = 0;
+}
+
+// GPUs from `next` on that promise more than `least` and were not asked; returns where it stopped.
+int32_t ClimbExchanges::gather_block(int32_t next, float least) {
+  block_.clear();
+  for (; next < state_.topology.gpus && block_.size() < kBlock; ++next) {
+    if (bounds_[next] <= least) continue;
+    block_.push_back(next);
+    bounds_[next] = 0;
+  }
+  return next;
 }
 
 // The slots of other GPUs whose expert this GPU holds, or held.
@@ -79,7 +94,7 @@ void ClimbExchanges::mark_slots(int32_t gpu, bool on) {
 void ClimbExchanges::load_block(int32_t gpu, Block block) {
   const auto width = static_cast<size_t>(state_.width);
   for (size_t column = 0; column < block.size(); ++column) {
-    const int32_t other = block[column].gpu;
+    const int32_t other = block[column];
     column_[other] = static_cast<int32_t>(column);
     before_[column] = state_.powers[gpu] + state_.powers[other];
     const size_t first = other * width;
@@ -116,7 +131,7 @@ void ClimbExchanges::ask(int32_t slot, Block block) {
   });
   if (state_.grouped) {
     for (size_t i = 0; i < block.size(); ++i) {
-      if (!state_.group_may_lie_on(mine, block[i].gpu)) my_allowed_[i] = 0;
+      if (!state_.group_may_lie_on(mine, block[i])) my_allowed_[i] = 0;
     }
   }
   my_halved_ = my_allowed_;
@@ -128,7 +143,7 @@ void ClimbExchanges::ask(int32_t slot, Block block) {
     const auto& scenario = state_.scenarios[l];
     scenarios_[l].rest = scenario.rest[slot];
     for (size_t i = 0; i < block.size(); ++i) {
-      added_[l * kBlock + i] = scenario.share[slot] * state_.inverse_speed[block[i].gpu];
+      added_[l * kBlock + i] = scenario.share[slot] * state_.inverse_speed[block[i]];
     }
   }
 }
@@ -157,7 +172,7 @@ void ClimbExchanges::try_block(int32_t gpu, Block block, Candidate& best) {
     ask(slot, block);
     best_exchanges(scenarios_, said, state_.doublings, i * state_.width, worth, which);
   }
-  for (const Partner& partner : block) column_[partner.gpu] = -1;
+  for (const int32_t partner : block) column_[partner] = -1;
   take_best(gpu, block, worth, which, best);
 }
 
@@ -167,7 +182,7 @@ void ClimbExchanges::take_best(int32_t gpu, Block block, const float* worth, con
   for (size_t column = 0; column < block.size(); ++column) {
     if (which[column] < 0 || worth[column] < best.worth) continue;
     const int32_t slot = gpu * state_.width + which[column] / state_.width;
-    const int32_t other = block[column].gpu * state_.width + which[column] % state_.width;
+    const int32_t other = block[column] * state_.width + which[column] % state_.width;
     const SlotChange changes[2] = {{slot, state_.row[other]}, {other, state_.row[slot]}};
     if (worth[column] == best.worth &&
         std::pair(slot, other) > std::pair(best.step.changes[0].slot, best.step.changes[1].slot)) {

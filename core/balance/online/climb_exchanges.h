@@ -19,13 +19,11 @@ class ClimbExchanges {
   void run(int32_t gpu, Candidate& best);
 
  private:
-  struct Partner {
-    float bound = 0;  // of what an exchange with it is worth
-    int32_t gpu = 0;
-  };
-  using Block = std::span<const Partner>;  // at most kBlock
+  using Block = std::span<const int32_t>;  // GPUs, at most kBlock
 
-  void bound_partners(int32_t gpu, float least);
+  void bound_partners(int32_t gpu);
+  void count_moves(int32_t gpu);
+  int32_t gather_block(int32_t next, float least);
   void mark_slots(int32_t gpu, bool on);
   void load_block(int32_t gpu, Block block);
   void try_block(int32_t gpu, Block block, Candidate& best);
@@ -34,10 +32,10 @@ class ClimbExchanges {
                  Candidate& best) const;
 
   const LayerState& state_;
-  std::vector<float> half_;    // [gpus, padded]
-  std::vector<float> bounds_;  // [gpus, padded]
-  std::vector<Partner> partners_;
-  std::vector<char> back_;       // [gpus] an expert could go back there, or come back from there
+  std::vector<float> half_;      // [gpus, padded]
+  std::vector<float> bounds_;    // [gpus, padded] of what an exchange with it is worth; 0: asked
+  std::vector<float> per_move_;  // [gpus, padded] 1 over the moves that it takes at least; 0: none
+  std::vector<int32_t> block_;
   std::vector<char> is_held_;    // [slots] its expert lies on the GPU now
   std::vector<char> was_held_;   // [slots] its expert lay on the GPU as given
   std::vector<int32_t> column_;  // [gpus] in the block; -1: not in it

@@ -63,6 +63,9 @@ struct TurnoverScenario {
   const float* gained = nullptr;  // [count]
 };
 
+// What a mask adds where something is not allowed.
+inline constexpr float kNever = -1e30F;
+
 struct Found {
   int32_t index = -1;
   float worth = 0;

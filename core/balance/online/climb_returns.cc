@@ -8,35 +8,49 @@ namespace eplbd {
 
 ReturnSearch::ReturnSearch(const LayerState& state) : state_(state) {}
 
-std::optional<ClimbStep> ReturnSearch::best(double sharpness, double price) {
+void ReturnSearch::start(double sharpness, double price) {
   sharpness_ = sharpness;
   price_ = price;
-  weigh();
-  best_ = {};
-  saved_ = 0;
-  for (int32_t slot = 0; slot < state_.topology.slots; ++slot) {
-    if (!state_.arrived[slot]) continue;
-    try_exchanges(slot);
-    try_turning_back(slot);
-  }
-  if (best_.count == 0) return std::nullopt;
-  return best_;
-}
-
-void ReturnSearch::weigh() {
+  next_slot_ = 0;
   const size_t count = state_.scenarios.size();
-  const auto gpus = static_cast<size_t>(state_.topology.gpus);
   peaks_.resize(count);
-  sums_.assign(count, 0);
+  loads_.resize(count);
   terms_.resize(count);
+  sums_.assign(count, 0);
   changes_.resize(count);
   for (size_t l = 0; l < count; ++l) {
     const auto& load = state_.scenarios[l].gpu_load;
     peaks_[l] = *std::max_element(load.begin(), load.end());
-    terms_[l].resize(gpus);
-    for (size_t gpu = 0; gpu < gpus; ++gpu) {
-      terms_[l][gpu] = state_.live[gpu] * std::exp(sharpness_ * (load[gpu] - peaks_[l]));
-      sums_[l] += terms_[l][gpu];
+    loads_[l].assign(state_.topology.gpus, -1);
+    terms_[l].assign(state_.topology.gpus, 0);
+  }
+}
+
+std::optional<ClimbStep> ReturnSearch::next() {
+  weigh();
+  best_ = {};
+  saved_ = 0;
+  const int32_t slots = state_.topology.slots;
+  for (int32_t tried = 0; tried < slots; ++tried) {
+    const int32_t slot = next_slot_;
+    next_slot_ = (next_slot_ + 1) % slots;
+    if (!state_.arrived[slot]) continue;
+    try_exchanges(slot);
+    try_turning_back(slot);
+    if (best_.count > 0) return best_;
+  }
+  return std::nullopt;
+}
+
+void ReturnSearch::weigh() {
+  for (size_t l = 0; l < loads_.size(); ++l) {
+    const auto& load = state_.scenarios[l].gpu_load;
+    for (size_t gpu = 0; gpu < loads_[l].size(); ++gpu) {
+      if (loads_[l][gpu] == load[gpu]) continue;
+      loads_[l][gpu] = load[gpu];
+      const double term = state_.live[gpu] * std::exp(sharpness_ * (load[gpu] - peaks_[l]));
+      sums_[l] += term - terms_[l][gpu];
+      terms_[l][gpu] = term;
     }
   }
 }

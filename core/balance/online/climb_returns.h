@@ -14,10 +14,12 @@ class ReturnSearch {
  public:
   explicit ReturnSearch(const LayerState& state);
 
-  // The exchange, or the slot turned back, that saves most: `price` for each move that it takes
-  // back, less what it adds to the layer's expected peak (see LayerClimb::expected_peak). Nothing
-  // when none saves anything.
-  std::optional<ClimbStep> best(double sharpness, double price);
+  // A move costs `price`, of the layer's expected peak (see LayerClimb::expected_peak).
+  void start(double sharpness, double price);
+  // The exchange, or the slot turned back, that saves most at the next slot where one saves
+  // something: the price of the moves that it takes back, less what it adds to the expected peak.
+  // Nothing when there is none. Requires: what it returned last is done.
+  std::optional<ClimbStep> next();
 
  private:
   struct Change {
@@ -35,7 +37,9 @@ class ReturnSearch {
   const LayerState& state_;
   double sharpness_ = 0;
   double price_ = 0;
-  std::vector<float> peaks_;                  // [scenarios]
+  int32_t next_slot_ = 0;
+  std::vector<float> peaks_;                  // [scenarios] when it started
+  std::vector<std::vector<float>> loads_;     // [scenarios][gpus] that the terms are of
   std::vector<double> sums_;                  // [scenarios] of the terms
   std::vector<std::vector<double>> terms_;    // [scenarios][gpus] e^(sharpness x (load - peak))
   std::vector<std::vector<Change>> changes_;  // [scenarios] of GPU loads, by the step at hand

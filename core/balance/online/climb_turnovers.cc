@@ -5,16 +5,11 @@
 #include <cstddef>
 
 namespace eplbd {
-namespace {
-
-constexpr float kNever = -1e30F;
-
-}  // namespace
 
 TurnoverSearch::TurnoverSearch(const LayerState& state)
     : state_(state),
       mask_(state.relief.size()),
-      is_held_(state.topology.gpus),
+      spare_mask_(padded(state.topology.slots)),
       falls_(state.topology.gpus),
       rises_(state.topology.gpus) {}
 
@@ -33,7 +28,7 @@ void TurnoverSearch::spares_of(int32_t gpu, Candidate& best) {
 // and what comes to the GPU. That is not the whole truth where a GPU holds both.
 void TurnoverSearch::find_expert_for(int32_t slot, Candidate& best) {
   const int32_t gpu = state_.gpu_of[slot];
-  const float own = state_.powers[gpu] - rise_elsewhere(slot);
+  const float own = state_.room[slot];
   float empty = 0;
   scenarios_.clear();
   for (const auto& scenario : state_.scenarios) {
@@ -48,8 +43,6 @@ void TurnoverSearch::find_expert_for(int32_t slot, Candidate& best) {
 
 // Experts whose replicas would fall furthest first, until no other can be worth more.
 void TurnoverSearch::experts_of(int32_t gpu, Candidate& best) {
-  gather_spares(gpu);
-  if (spares_.empty()) return;
   wanting_.clear();
   for (int32_t slot = gpu * state_.width; slot < (gpu + 1) * state_.width; ++slot) {
     if (state_.row[slot] != kNoExpert) wanting_.push_back(slot);
@@ -59,24 +52,26 @@ void TurnoverSearch::experts_of(int32_t gpu, Candidate& best) {
   std::sort(wanting_.begin(), wanting_.end(), [&](int32_t a, int32_t b) {
     return relief(a) != relief(b) ? relief(a) > relief(b) : a < b;
   });
-  const float most = most_left();
+  mask_spares(gpu);
+  const Found most = most_left();
+  if (most.index < 0) return;
   for (const int32_t slot : wanting_) {
-    if (relief(slot) + most <= best.worth) return;
-    find_spare_for(state_.row[slot], best);
+    if (relief(slot) + most.worth <= best.worth) return;
+    find_spare_for(state_.row[slot], gpu, best);
   }
 }
 
 // Of the relief of an expert, after what its new replica does to the GPU that gets it: when it
 // adds as little as that of any that wants one.
-float TurnoverSearch::most_left() {
+Found TurnoverSearch::most_left() {
   scenarios_.clear();
-  for (size_t l = 0; l < rest_.size(); ++l) {
-    const auto& scenario = state_.scenarios[l];
+  for (const auto& scenario : state_.scenarios) {
     float least = scenario.gained[state_.row[wanting_[0]]];
     for (const int32_t slot : wanting_) least = std::min(least, scenario.gained[state_.row[slot]]);
-    scenarios_.push_back({scenario.weight, 0, least, rest_[l].data(), speed_.data()});
+    scenarios_.push_back(
+        {scenario.weight, 0, least, scenario.rest.data(), state_.slot_speed.data()});
   }
-  return best_turnover(scenarios_, own_, own_mask_, 0, state_.doublings, kNever).worth;
+  return best_turnover(scenarios_, state_.room, spare_mask_, 0, state_.doublings, kNever);
 }
 
 // The same where another GPU holds both the spare's expert and the new one; or this GPU does, where
@@ -113,7 +108,7 @@ void TurnoverSearch::try_beside(int32_t slot, int32_t expert, Candidate& best) {
     return;
   float worth = state_.relief[expert] + state_.powers[gpu] - added_powers(slot, expert);
   if (worth <= best.worth) return;
-  worth -= rise_elsewhere(slot);
+  worth += state_.room[slot] - state_.powers[gpu];
   state_.now.for_each(state_.row[slot], [&](int32_t rising) {
     if (rising == slot) return;
     state_.now.for_each(expert, [&](int32_t falling) {
@@ -136,58 +131,36 @@ void TurnoverSearch::mask_experts(int32_t gpu) {
   }
 }
 
-void TurnoverSearch::gather_spares(int32_t gpu) {
-  spares_.clear();
-  for (const int32_t expert : state_.replicated) {
-    state_.now.for_each(expert, [&](int32_t slot) {
-      const int32_t other = state_.gpu_of[slot];
-      if (other != gpu && state_.open(other) && state_.spare(slot)) spares_.push_back(slot);
-    });
-  }
-  const size_t count = spares_.size();
-  own_.resize(padded(count));
-  speed_.resize(padded(count));
-  own_mask_.assign(padded(count), kNever);
-  std::fill_n(own_mask_.begin(), count, 0.0F);
-  rest_.resize(state_.scenarios.size());
-  for (auto& rest : rest_) rest.resize(padded(count));
-  for (size_t i = 0; i < count; ++i) {
-    const int32_t slot = spares_[i];
-    const int32_t other = state_.gpu_of[slot];
-    own_[i] = state_.powers[other] - rise_elsewhere(slot);
-    speed_[i] = state_.inverse_speed[other];
-    for (size_t l = 0; l < rest_.size(); ++l) rest_[l][i] = state_.scenarios[l].rest[slot];
-  }
+// Spares on other GPUs.
+void TurnoverSearch::mask_spares(int32_t gpu) {
+  spare_mask_ = state_.spare_mask;
+  std::fill_n(spare_mask_.begin() + gpu * state_.width, state_.width, kNever);
 }
 
-void TurnoverSearch::find_spare_for(int32_t expert, Candidate& best) {
+void TurnoverSearch::find_spare_for(int32_t expert, int32_t gpu, Candidate& best) {
   scenarios_.clear();
-  for (size_t l = 0; l < rest_.size(); ++l) {
-    const auto& scenario = state_.scenarios[l];
-    scenarios_.push_back(
-        {scenario.weight, 0, scenario.gained[expert], rest_[l].data(), speed_.data()});
+  for (const auto& scenario : state_.scenarios) {
+    scenarios_.push_back({scenario.weight, 0, scenario.gained[expert], scenario.rest.data(),
+                          state_.slot_speed.data()});
   }
   const bool everywhere = state_.replicas[expert] == 1 && !state_.grouped;
-  if (!everywhere) mask_spares(expert);
-  const Found found = best_turnover(scenarios_, own_, own_mask_, 0, state_.doublings,
+  if (!everywhere) mask_gpus_of(expert);
+  const Found found = best_turnover(scenarios_, state_.room, spare_mask_, 0, state_.doublings,
                                     best.worth - state_.relief[expert]);
-  if (found.index >= 0) {
-    take(spares_[found.index], expert, state_.relief[expert] + found.worth, best);
-  }
-  if (!everywhere) std::fill_n(own_mask_.begin(), spares_.size(), 0.0F);
+  if (found.index >= 0) take(found.index, expert, state_.relief[expert] + found.worth, best);
+  if (!everywhere) mask_spares(gpu);
 }
 
-// Where the expert may not lie.
-void TurnoverSearch::mask_spares(int32_t expert) {
-  const auto mark = [&](char on) {
-    state_.now.for_each(expert, [&](int32_t slot) { is_held_[state_.gpu_of[slot]] = on; });
+// Those that hold it, and those on which its group may not lie.
+void TurnoverSearch::mask_gpus_of(int32_t expert) {
+  const auto mask = [&](int32_t gpu) {
+    std::fill_n(spare_mask_.begin() + gpu * state_.width, state_.width, kNever);
   };
-  mark(1);
-  for (size_t i = 0; i < spares_.size(); ++i) {
-    const int32_t gpu = state_.gpu_of[spares_[i]];
-    own_mask_[i] = is_held_[gpu] || !state_.group_may_lie_on(expert, gpu) ? kNever : 0;
+  state_.now.for_each(expert, [&](int32_t slot) { mask(state_.gpu_of[slot]); });
+  if (!state_.grouped) return;
+  for (int32_t gpu = 0; gpu < state_.topology.gpus; ++gpu) {
+    if (!state_.group_may_lie_on(expert, gpu)) mask(gpu);
   }
-  mark(0);
 }
 
 // A turnover costs one move, or none.
@@ -217,10 +190,6 @@ bool TurnoverSearch::lightens(int32_t slot, int32_t expert) const {
   for (const auto& scenario : state_.scenarios)
     lighter |= scenario.gained[expert] < scenario.share[slot];
   return lighter;
-}
-
-float TurnoverSearch::rise_elsewhere(int32_t slot) const {
-  return state_.burden[state_.row[slot]] - state_.risen[slot];
 }
 
 // The powers of the slot's GPU with the expert there.

@@ -161,7 +161,8 @@ class Update {
   void take_back(LayerPath& path, double before) {
     start(path.layer);
     for (const LayerPath::Point& point : path.points) climb_.repeat(point.step);
-    while (const auto step = climb_.take_back(sharpness_, price_)) {
+    climb_.begin_to_take_back(sharpness_, price_);
+    while (const auto step = climb_.take_back()) {
       const int32_t moves = path.moves(path.points.size()) + step->moves;
       path.points.push_back({*step, before - climb_.expected_peak(sharpness_), moves});
     }

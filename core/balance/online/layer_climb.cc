@@ -15,7 +15,7 @@ constexpr int kMostDoublings = 1;
 // twice the time.
 constexpr size_t kMostGpus = 4;
 // Powers that may be squared: what is not allowed costs more than any power (see kNever in
-// climb_turnovers.cc). A GPU 40 times as full as the mean is lowered by the soft maximum.
+// climb_kernels.h). A GPU 40 times as full as the mean is lowered by the soft maximum.
 constexpr float kMostToSquare = 1e13F;
 constexpr double kNoChange = 1e-9;  // of the sum of powers: rounding
 
@@ -26,8 +26,11 @@ int32_t fullest_gpu(const LayerState& state) {
 
 // Of the soft maximum against the sum of powers: it is (sum / GPUs)^(1 / power).
 double slope_of(const LayerState& state) {
-  double sum = 0;
-  for (const float powers : state.powers) sum += powers;
+  float sums[kBlock] = {};  // one addition waits for another
+  for (size_t gpu = 0; gpu < state.powers.size(); gpu += kBlock) {
+    for (size_t i = 0; i < kBlock; ++i) sums[i] += state.powers[gpu + i];
+  }
+  const double sum = std::accumulate(std::begin(sums), std::end(sums), 0.0);
   if (sum <= 0) return 0;
   double soft_maximum = sum / state.live_gpus;
   for (int i = 0; i < 3 + state.doublings; ++i) soft_maximum = std::sqrt(soft_maximum);
@@ -101,8 +104,8 @@ std::optional<ClimbStep> LayerClimb::recount() {
   return step;
 }
 
-std::optional<ClimbStep> LayerClimb::take_back(double sharpness, double price) {
-  const auto step = returns_.best(sharpness, price);
+std::optional<ClimbStep> LayerClimb::take_back() {
+  const auto step = returns_.next();
   if (step) repeat(*step);
   return step;
 }

@@ -59,9 +59,10 @@ class LayerClimb {
   // Carries out a step that was found earlier.
   void repeat(const ClimbStep& step) { state_.put(std::span(step.changes, step.count)); }
 
-  // Undoes what later steps made of no use: the change that saves most, where a move costs `price`
-  // of expected_peak(), already carried out; nothing when none saves anything.
-  std::optional<ClimbStep> take_back(double sharpness, double price);
+  // Undoes what later steps made of no use: a change that saves something, where a move costs
+  // `price` of expected_peak(), already carried out; nothing when none does.
+  void begin_to_take_back(double sharpness, double price) { returns_.start(sharpness, price); }
+  std::optional<ClimbStep> take_back();
 
  private:
   ClimbStep best_step(double least_gain);

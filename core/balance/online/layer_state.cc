@@ -45,6 +45,7 @@ LayerState::LayerState(const Topology& shape, std::span<const int32_t> gpus_down
       width(shape.slots_per_gpu()),
       twice(width > experts),
       inverse_speed(padded(shape.gpus)),
+      slot_speed(padded(shape.slots)),
       live(padded(shape.gpus)),
       closed(shape.gpus),
       gpu_of(shape.slots),
@@ -56,11 +57,13 @@ LayerState::LayerState(const Topology& shape, std::span<const int32_t> gpus_down
       risen(shape.slots),
       relief(padded(experts)),
       burden(padded(experts)),
+      room(padded(shape.slots)),
       is_touched_(shape.gpus) {
   for (int32_t gpu = 0; gpu < shape.gpus; ++gpu) {
     std::fill_n(gpu_of.begin() + gpu * width, width, gpu);
     if (std::find(gpus_down.begin(), gpus_down.end(), gpu) != gpus_down.end()) continue;
     inverse_speed[gpu] = static_cast<float>(1 / shape.gpu_speed(gpu));
+    std::fill_n(slot_speed.begin() + gpu * width, width, inverse_speed[gpu]);
     live[gpu] = 1;
     live_gpus += 1;
     total_speed += shape.gpu_speed(gpu);
@@ -79,6 +82,7 @@ void LayerState::start(std::span<const int32_t> slot_to_expert,
   row.assign(slot_to_expert.begin(), slot_to_expert.end());
   base_row = row;
   arrived.assign(topology.slots, 0);
+  spare_mask.assign(padded(topology.slots), kNever);
   std::fill(arrivals.begin(), arrivals.end(), 0);
   count_replicas();
   for (int32_t expert = 0; expert < experts; ++expert) share_out(expert);
@@ -121,7 +125,7 @@ void LayerState::take_load(Scenario& scenario, const WeighedLoad& load) {
   scenario.gained.resize(padded(experts));
   scenario.share.assign(topology.slots, 0);
   scenario.gpu_load.resize(padded(topology.gpus));
-  scenario.rest.resize(topology.slots);
+  scenario.rest.resize(padded(topology.slots));
 }
 
 void LayerState::put(std::span<const SlotChange> changes) {
@@ -156,6 +160,7 @@ void LayerState::put(int32_t slot, int32_t expert) {
   }
   row[slot] = expert;
   arrived[slot] = 0;
+  spare_mask[slot] = kNever;
   if (expert == kNoExpert) return;
   now.add(expert, slot);
   if (++replicas[expert] == 2) replicated.push_back(expert);
@@ -177,6 +182,7 @@ void LayerState::share_out(int32_t expert) {
     const float speed = inverse_speed[gpu_of[slot]];
     fall[slot] = speed / (count + 1);
     rise[slot] = count > 1 ? speed / (count - 1) : 0;
+    spare_mask[slot] = spare(slot) && open(gpu_of[slot]) ? 0 : kNever;
     touch(gpu_of[slot]);
   });
 }
@@ -222,16 +228,21 @@ void LayerState::weigh_changes(int32_t gpu) {
   slot_changes(slot_scenarios_, sum, std::span(fall).subspan(first, width),
                std::span(rise).subspan(first, width), doublings, &fallen[first], &risen[first]);
   for (const int32_t expert : row_of(gpu)) {
-    if (expert == kNoExpert) continue;
-    float falls = 0;
-    float rises = 0;
-    now.for_each(expert, [&](int32_t slot) {
-      falls += fallen[slot];
-      rises += risen[slot];
-    });
-    relief[expert] = falls;
-    burden[expert] = rises;
+    if (expert != kNoExpert) weigh_replicas(expert);
   }
+}
+
+void LayerState::weigh_replicas(int32_t expert) {
+  float falls = 0;
+  float rises = 0;
+  now.for_each(expert, [&](int32_t slot) {
+    falls += fallen[slot];
+    rises += risen[slot];
+  });
+  relief[expert] = falls;
+  burden[expert] = rises;
+  now.for_each(expert,
+               [&](int32_t slot) { room[slot] = powers[gpu_of[slot]] - (rises - risen[slot]); });
 }
 
 void LayerState::raise_to(int to) {

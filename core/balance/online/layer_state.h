@@ -100,7 +100,7 @@ class LayerState {
     std::vector<float> gained;       // [experts, padded] by a replica, were there one more
     std::vector<float> share;        // [slots] of the replica there
     std::vector<float> gpu_load;     // [gpus, padded]
-    std::vector<float> rest;         // [slots] of the slot's GPU without it
+    std::vector<float> rest;         // [slots, padded] of the slot's GPU without it
   };
 
   const Topology& topology;
@@ -109,6 +109,7 @@ class LayerState {
   const int32_t width;               // slots of a GPU
   const bool twice;                  // an expert may lie on a GPU twice
   std::vector<float> inverse_speed;  // [gpus, padded] 0: down
+  std::vector<float> slot_speed;     // [slots, padded] inverse, of the slot's GPU
   std::vector<float> live;           // [gpus, padded] 1; 0: down
   std::vector<char> closed;          // [gpus] takes nothing in
   std::vector<int32_t> gpu_of;       // [slots]
@@ -122,6 +123,7 @@ class LayerState {
   std::vector<int32_t> replicated;  // experts with more than one
   std::vector<char> arrived;        // [slots] its GPU did not hold its expert
   std::vector<int32_t> arrivals;    // [gpus] such slots
+  std::vector<float> spare_mask;    // [slots, padded] 0: spare, on an open GPU; else kNever
   std::vector<Scenario> scenarios;
   double mean = 0;  // load of a GPU under the first load, in tokens
 
@@ -139,6 +141,9 @@ class LayerState {
   std::vector<float> fall, rise;      // [slots]
   std::vector<float> fallen, risen;   // [slots]
   std::vector<float> relief, burden;  // [experts, padded]
+  // [slots, padded] powers of the slot's GPU, less what others rise by where the slot's replica
+  // goes: what an expert in its place may add for nothing to be lost.
+  std::vector<float> room;
 
  private:
   bool group_may_lie_on_node(int32_t group, int32_t gpu) const;
@@ -151,6 +156,7 @@ class LayerState {
   void weigh_touched();
   void weigh(int32_t gpu);
   void weigh_changes(int32_t gpu);
+  void weigh_replicas(int32_t expert);
 
   std::vector<int32_t> on_node_;  // [groups, nodes] slots of a group on a node
   std::vector<int32_t> spread_;   // [groups] nodes it lay on

@@ -228,7 +228,8 @@ TEST_CASE("what is of no use is taken back, and nothing else", "[climb]") {
           plain.moves(Row(climb.slot_to_expert().begin(), climb.slot_to_expert().end()));
       REQUIRE(moves > 0);
       double cost = climb.expected_peak(sharpness) + price * moves;
-      while (const auto step = climb.take_back(sharpness, price)) {
+      climb.begin_to_take_back(sharpness, price);
+      while (const auto step = climb.take_back()) {
         const Row row(climb.slot_to_expert().begin(), climb.slot_to_expert().end());
         moves += step->moves;
         REQUIRE(moves == plain.moves(row));
