@@ -19,13 +19,17 @@ inline void print_head() {
   std::puts("| ms | times | median | p99 | worst |\n|---|---|---|---|---|");
 }
 
-inline void print(const char* what, std::vector<double> ms) {
-  if (ms.empty()) return;
+// Of which so large a share is below it; 0 of none.
+inline double at_share(std::vector<double> ms, double share) {
+  if (ms.empty()) return 0;
   std::sort(ms.begin(), ms.end());
-  const auto at = [&](double share) {
-    return ms[static_cast<size_t>(share * static_cast<double>(ms.size() - 1))];
-  };
-  std::printf("| %s | %zu | %.1f | %.1f | %.1f |\n", what, ms.size(), at(0.5), at(0.99), at(1.0));
+  return ms[static_cast<size_t>(share * static_cast<double>(ms.size() - 1))];
+}
+
+inline void print(const char* what, const std::vector<double>& ms) {
+  if (ms.empty()) return;
+  std::printf("| %s | %zu | %.1f | %.1f | %.1f |\n", what, ms.size(), at_share(ms, 0.5),
+              at_share(ms, 0.99), at_share(ms, 1));
 }
 
 }  // namespace eplbd
