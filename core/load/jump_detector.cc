@@ -122,20 +122,18 @@ void JumpDetector::add(const Arrivals& message, Duration covered, TimePoint now,
                           ? std::clamp(to_seconds(now - jumped_at_) / to_seconds(covered), 0.0, 1.0)
                           : 1;
   whole_ = whole_ || now - *suspected_at_ >= covered;
-  gather(message.counts(), part, found.by_chance * std::exp(usual.mean()));
-  if (surprise > most) {
-    const auto tokens = message.layer_tokens();
-    surprising_tokens_ += std::accumulate(tokens.begin(), tokens.end(), 0.0);
-  }
+  const auto layers = message.layer_tokens();
+  const double tokens = std::accumulate(layers.begin(), layers.end(), 0.0);
+  gather(message.counts(), tokens, part, found.by_chance * std::exp(usual.mean()));
+  if (surprise > most) surprising_tokens_ += tokens;
 }
 
-void JumpDetector::gather(std::span<const uint32_t> counts, double part, double noise) {
+void JumpDetector::gather(std::span<const uint32_t> counts, double tokens, double part,
+                          double noise) {
   ++gathered_;
-  double tokens = 0;
   for (size_t i = 0; i < counts.size(); ++i) {
     all_[i] += counts[i];
     late_[i] += part * counts[i];
-    tokens += counts[i];
   }
   double weight = 1;
   for (size_t power = 0; power < tokens_.size(); ++power) {

@@ -81,7 +81,7 @@ class JumpDetector {
     double spread = 0;     // standard deviation, by chance, of the logarithm of their ratio
   };
   Distance distance(const Arrivals& message) const;
-  void gather(std::span<const uint32_t> counts, double part, double noise);
+  void gather(std::span<const uint32_t> counts, double tokens, double part, double noise);
   bool alike() const;
   double straddling(double parallel, double late_squares) const;
   void read_load(std::span<double> loads) const;

@@ -6,6 +6,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 
 namespace eplbd {
 
@@ -13,7 +14,11 @@ namespace asio = boost::asio;
 
 struct ZmqReadable::Impl : std::enable_shared_from_this<Impl> {
   Impl(asio::io_context& loop, zmq::socket_ref zmq_socket, std::function<bool()> drain_function)
-      : io(loop), socket(zmq_socket), drain(std::move(drain_function)), descriptor(loop) {}
+      : io(loop),
+        socket(zmq_socket),
+        drain(std::move(drain_function)),
+        descriptor(loop),
+        rested(loop) {}
 
   // The only state in which we may wait for an edge is an empty socket; so begin, and go on after
   // a budget ran out, with a posted drain.
@@ -27,12 +32,21 @@ struct ZmqReadable::Impl : std::enable_shared_from_this<Impl> {
   }
 
   void run() {
-    if (closed || paused) return;
+    if (closed || paused || resting) return;
     if (drain()) {
       post_drain();
-    } else {
+    } else if (!resting) {
       wait();
     }
+  }
+
+  void rest(std::chrono::nanoseconds duration) {
+    resting = true;
+    rested.expires_after(duration);
+    rested.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
+      self->resting = false;
+      if (!error) self->post_drain();
+    });
   }
 
   void wait() {
@@ -57,9 +71,11 @@ struct ZmqReadable::Impl : std::enable_shared_from_this<Impl> {
   zmq::socket_ref socket;
   std::function<bool()> drain;
   asio::posix::stream_descriptor descriptor;
+  asio::steady_timer rested;
   bool posted = false;
   bool waiting = false;
   bool paused = false;
+  bool resting = false;
   bool closed = false;
 };
 
@@ -76,6 +92,8 @@ ZmqReadable::~ZmqReadable() {
 }
 
 void ZmqReadable::recheck() { impl_->post_drain(); }
+
+void ZmqReadable::rest(std::chrono::nanoseconds duration) { impl_->rest(duration); }
 
 void ZmqReadable::pause() { impl_->paused = true; }
 

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <zmq.hpp>
@@ -26,6 +27,9 @@ class ZmqReadable {
   // To be called after anything else was done to the socket, a send above all: that may consume the
   // edge which would have woken the loop.
   void recheck();
+
+  // To be called in a drain: no other one for so long, whatever comes.
+  void rest(std::chrono::nanoseconds duration);
 
   // No drain from pause() to resume(): what comes waits in the socket.
   void pause();

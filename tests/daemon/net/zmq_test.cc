@@ -98,6 +98,59 @@ TEST_CASE("a socket with a burst in it is drained, whatever the budget") {
   CHECK(run_until(io, [&] { return received == kMessages + 1; }));
 }
 
+TEST_CASE("a socket at rest is drained when the rest is over, and what came meanwhile at once") {
+  zmq::context_t context;
+  zmq::socket_t in(context, zmq::socket_type::pull);
+  zmq::socket_t out(context, zmq::socket_type::push);
+  in.bind("inproc://rest");
+  out.connect("inproc://rest");
+  boost::asio::io_context io;
+  int received = 0;
+  std::vector<std::chrono::steady_clock::time_point> drained;
+  ZmqReadable* rests = nullptr;
+  size_t rested = 0;  // after so many drains
+  zmq::message_t message;
+  constexpr auto kRest = std::chrono::milliseconds(50);
+  ZmqReadable readable(io, in, [&] {
+    while (in.recv(message, zmq::recv_flags::dontwait)) ++received;
+    drained.push_back(std::chrono::steady_clock::now());
+    if (received == 1 && rested == 0) {
+      rests->rest(kRest);
+      rested = drained.size();
+    }
+    return false;
+  });
+  rests = &readable;
+  out.send(zmq::str_buffer("x"), zmq::send_flags::none);
+  REQUIRE(run_until(io, [&] { return received == 1; }));
+  for (int i = 0; i < 3; ++i) out.send(zmq::str_buffer("x"), zmq::send_flags::none);
+  readable.recheck();  // not even then
+  REQUIRE(run_until(io, [&] { return received == 4; }));
+  REQUIRE(drained.size() == rested + 1);
+  CHECK(drained[rested] - drained[rested - 1] >= kRest);
+}
+
+TEST_CASE("counts of many peers at once all arrive, each peer's in order") {
+  CountsSetup setup;
+  constexpr size_t kPeers = 16;
+  constexpr int kRounds = 40;
+  std::vector<zmq::socket_t> peers;
+  for (size_t i = 0; i < kPeers; ++i) peers.push_back(setup.peer());
+  for (int round = 0; round < kRounds; ++round) {
+    for (size_t i = 0; i < kPeers; ++i) {
+      send(peers[i],
+           {"ds", encode_sequence(round), std::to_string(i) + " " + std::to_string(round)});
+    }
+  }
+  REQUIRE(run_until(setup.io, [&] { return setup.received.payloads.size() == kPeers * kRounds; }));
+  std::map<std::string, int> next;
+  for (const std::string& payload : setup.received.payloads) {
+    const auto space = payload.find(' ');
+    CHECK(std::stoi(payload.substr(space)) == next[payload.substr(0, space)]++);
+  }
+  CHECK(next.size() == kPeers);
+}
+
 TEST_CASE("counts of our topic arrive in order") {
   CountsSetup setup;
   auto peer = setup.peer();
