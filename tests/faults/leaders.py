@@ -70,6 +70,7 @@ class Worker:
         self.heard = [(0, 0)] * len(daemons)  # the newest name, of each
         self.running = (0, 0)
         self.table = None
+        self.gpus = SHAPE["gpus"]
         self.accepted = []  # (monotonic, id, who sent it)
         self.beats = 0
 
@@ -104,7 +105,7 @@ class Worker:
 
     def report(self) -> None:
         if self.table is not None:
-            self.publisher.state(self.table, status="applied")
+            self.publisher.state(self.table, status="applied", gpus=self.gpus)
 
     def close(self) -> None:
         self.publisher.close()

@@ -12,9 +12,10 @@ import subprocess
 import unittest
 
 from etcd import Etcd
-from harness import Daemon, program
+from harness import SHAPE, Daemon, program
 from leaders import LeadersTest
 from network import Network
+from workers import carried_over, violations
 
 KILLS = int(os.environ.get("EPLBD_LEADER_KILLS", "1"))
 FREEZES = int(os.environ.get("EPLBD_LEADER_FREEZES", "1"))
@@ -63,6 +64,22 @@ class Leaders(LeadersTest):
             process = self.daemons[leader].process
             self.goes_on_without(leader, lambda: process.send_signal(signal.SIGCONT))
         self.told("freezes", taken)
+
+    def test_who_takes_over_leads_in_the_shape_that_the_group_grew_to(self):
+        self.begin()
+        self.until_newer()
+        leader = self.daemons[self.leader()]
+        head = self.workers[0]
+        head.table = carried_over(head.table, SHAPE["gpus"], 10, 5)
+        head.gpus = 10
+        self.serve(lambda: self.order(leader, "/v1/resize", {"gpus": 10, "slots": 50})[0] == 200,
+                   "the order to resize is taken")
+        self.serve(lambda: head.table.shape[1] == 50 and (head.table >= 0).all(), "a map of 50 slots")
+        before, _ = self.takeover(Daemon.kill)
+        for worker in self.workers:
+            self.assertEqual(violations(worker.table, SHAPE["logical_experts"], 10), [])
+        topology = self.daemons[1 - before].get_json("/api/v1/status")["topology"]
+        self.assertEqual((10, 50, 8), tuple(topology[key] for key in ("gpus", "slots", "gpus_configured")))
 
     def test_etcd_is_gone_for_a_while(self):
         self.begin()

@@ -7,19 +7,17 @@ import unittest
 import numpy as np
 
 from harness import SHAPE, DaemonTest, ask, eventually
-from workers import Follower, Publisher, initial_map, moves, skewed_load, violations
+from workers import (
+    Follower,
+    Publisher,
+    carried_over,
+    initial_map,
+    moves,
+    skewed_load,
+    violations,
+)
 
 EXPERTS = SHAPE["logical_experts"]
-
-
-def carried_over(table, gpus, next_gpus, next_per_gpu):
-    """Each GPU that stays keeps what it holds, as far as it has slots; -1 is not filled yet."""
-    per_gpu = table.shape[1] // gpus
-    kept_gpus, kept = min(gpus, next_gpus), min(per_gpu, next_per_gpu)
-    carried = np.full((len(table), next_gpus, next_per_gpu), -1, np.int32)
-    held = table.reshape(len(table), gpus, per_gpu)
-    carried[:, :kept_gpus, :kept] = held[:, :kept_gpus, :kept]
-    return carried.reshape(len(table), -1)
 
 
 def nowhere(table):

@@ -179,6 +179,16 @@ def initial_map(layers, logical_experts, slots, **_) -> np.ndarray:
     return np.tile(np.arange(slots, dtype=np.int32) % logical_experts, (layers, 1))
 
 
+def carried_over(table, gpus, next_gpus, next_per_gpu):
+    """Each GPU that stays keeps what it holds, as far as it has slots; -1 is not filled yet."""
+    per_gpu = table.shape[1] // gpus
+    kept_gpus, kept = min(gpus, next_gpus), min(per_gpu, next_per_gpu)
+    carried = np.full((len(table), next_gpus, next_per_gpu), -1, np.int32)
+    held = table.reshape(len(table), gpus, per_gpu)
+    carried[:, :kept_gpus, :kept] = held[:, :kept_gpus, :kept]
+    return carried.reshape(len(table), -1)
+
+
 def skewed_load(seed: int, layers, logical_experts, tokens=20_000, sigma=0.6, **_) -> np.ndarray:
     """Tokens of one message [layers, experts]; every layer's sum is `tokens`."""
     rng = np.random.default_rng(seed)
