@@ -14,6 +14,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "integration"))
@@ -32,8 +33,15 @@ def mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
+def cores_of(pid: int, seconds: float) -> float:
+    before = cpu_seconds(pid)
+    time.sleep(seconds)
+    return (cpu_seconds(pid) - before) / seconds
+
+
 class Run:
-    """Sends to one receiver. `cores` and `mib` are of its process while they were sent."""
+    """Sends to one receiver. `cores` and `mib` are of its process while they were sent, `silent` while
+    all were connected and sent nothing."""
 
     def __init__(self, options: argparse.Namespace, endpoint: str, pid: int, arrived) -> None:
         sender = subprocess.Popen(
@@ -48,6 +56,7 @@ class Run:
         self.mib = mib(pid)
         if arrived:
             eventually(lambda: arrived() == self.sent, "all messages came", timeout=10)
+        self.silent = cores_of(pid, options.seconds / 4)
         sender.communicate("\n")
 
 
@@ -68,6 +77,13 @@ def eplbd(options: argparse.Namespace) -> Run:
         arrived = lambda: daemon.metrics()("counts_messages_total")  # noqa: E731
         run = Run(options, daemon.counts, daemon.process.pid, arrived)
         run.lost = int(daemon.metrics()("counts_lost_total"))
+        daemon.stop()
+        started = time.monotonic()
+        daemon.begin()
+        eventually(lambda: Path(daemon.config["control"]["socket"]).exists() and daemon.answers(),
+                   "ready", poll=0.001)
+        run.ready = time.monotonic() - started
+        run.alone = cores_of(daemon.process.pid, options.seconds / 4)
         return run
     finally:
         daemon.close()
@@ -81,12 +97,16 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
     print(f"{options.sources} sources, {options.rate:g} messages a second of 58 x 256, "
-          f"{options.seconds:g} s\n\n| | messages | lost | of a core | MiB |\n|---|--:|--:|--:|--:|")
+          f"{options.seconds:g} s\n\n| | messages | lost | of a core | silent | MiB |\n"
+          "|---|--:|--:|--:|--:|--:|")
     lost = 0
     for name, receive in (("bare libzmq", raw), ("eplbd", eplbd)):
         run = receive(options)
         lost += run.lost
-        print(f"| {name} | {run.sent} | {run.lost} | {run.cores:.1%} | {run.mib:.0f} |", flush=True)
+        print(f"| {name} | {run.sent} | {run.lost} | {run.cores:.1%} | {run.silent:.1%} | {run.mib:.0f} |",
+              flush=True)
+    print(f"\nStarted again it was ready after {1e3 * run.ready:.0f} ms, and took {run.alone:.1%} of a core "
+          "with nobody connected.")
     return 1 if lost else 0
 
 

@@ -137,7 +137,7 @@ class Daemon:
 
     def start(self) -> Daemon:
         self.begin()
-        eventually(self._answers, "eplbd answers on its control socket")
+        eventually(self.answers, "eplbd answers on its control socket")
         self.status = self.get_json("/api/v1/status")
         endpoints = self.status["endpoints"]
         # libzmq names a loopback port of its IPv6 socket the mapped way.
@@ -170,7 +170,7 @@ class Daemon:
                 preexec_fn=lambda: [resource.setrlimit(*limit) for limit in self.limits.items()],
             )
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"eplbd ended with {self.process.returncode}:\n{self.log()}")
         try:
