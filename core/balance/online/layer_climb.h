@@ -35,7 +35,7 @@ class LayerClimb {
   bool start(std::span<const int32_t> slot_to_expert, std::span<const double> loads,
              std::span<const double> steady, double steady_weight);
 
-  // From now on these GPUs [gpus] take in no expert that they do not hold.
+  // From the next start on these GPUs [gpus] take in no expert that they do not hold.
   void close(std::span<const char> gpus) { state_.closed.assign(gpus.begin(), gpus.end()); }
 
   double mean_load() const { return state_.mean; }  // of a GPU under the first load, in tokens
