@@ -58,7 +58,8 @@ LayerState::LayerState(const Topology& shape, std::span<const int32_t> gpus_down
       relief(padded(experts)),
       burden(padded(experts)),
       room(padded(shape.slots)),
-      is_touched_(shape.gpus) {
+      is_touched_(shape.gpus),
+      is_weighed_(experts) {
   for (int32_t gpu = 0; gpu < shape.gpus; ++gpu) {
     std::fill_n(gpu_of.begin() + gpu * width, width, gpu);
     if (std::find(gpus_down.begin(), gpus_down.end(), gpu) != gpus_down.end()) continue;
@@ -199,6 +200,7 @@ void LayerState::weigh_touched() {
     if (raised_) weigh_changes(gpu);
     is_touched_[gpu] = 0;
   }
+  if (raised_) weigh_experts();
   touched_.clear();
 }
 
@@ -227,9 +229,20 @@ void LayerState::weigh_changes(int32_t gpu) {
   powers[gpu] = sum;
   slot_changes(slot_scenarios_, sum, std::span(fall).subspan(first, width),
                std::span(rise).subspan(first, width), doublings, &fallen[first], &risen[first]);
-  for (const int32_t expert : row_of(gpu)) {
-    if (expert != kNoExpert) weigh_replicas(expert);
+}
+
+// Those of touched GPUs, each once: with few experts on many GPUs these hold all of them.
+void LayerState::weigh_experts() {
+  for (const int32_t gpu : touched_) {
+    for (const int32_t expert : row_of(gpu)) {
+      if (expert == kNoExpert || is_weighed_[expert]) continue;
+      is_weighed_[expert] = 1;
+      weighed_.push_back(expert);
+      weigh_replicas(expert);
+    }
   }
+  for (const int32_t expert : weighed_) is_weighed_[expert] = 0;
+  weighed_.clear();
 }
 
 void LayerState::weigh_replicas(int32_t expert) {
@@ -249,6 +262,7 @@ void LayerState::raise_to(int to) {
   doublings = to;
   raised_ = true;
   for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) weigh_changes(gpu);
+  for (int32_t expert = 0; expert < experts; ++expert) weigh_replicas(expert);
 }
 
 bool LayerState::group_may_lie_on_node(int32_t group, int32_t gpu) const {

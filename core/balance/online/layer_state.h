@@ -156,6 +156,7 @@ class LayerState {
   void weigh_touched();
   void weigh(int32_t gpu);
   void weigh_changes(int32_t gpu);
+  void weigh_experts();
   void weigh_replicas(int32_t expert);
 
   std::vector<int32_t> on_node_;  // [groups, nodes] slots of a group on a node
@@ -164,6 +165,8 @@ class LayerState {
   std::vector<int32_t> changed_;  // experts
   std::vector<int32_t> touched_;  // GPUs to weigh again
   std::vector<char> is_touched_;  // [gpus]
+  std::vector<int32_t> weighed_;  // experts
+  std::vector<char> is_weighed_;  // [experts]
   std::vector<SlotScenario> slot_scenarios_;
 };
 
