@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 namespace eplbd {
 
@@ -10,6 +11,7 @@ TurnoverSearch::TurnoverSearch(const LayerState& state)
     : state_(state),
       mask_(state.relief.size()),
       spare_mask_(padded(state.topology.slots)),
+      is_tried_(state.experts),
       falls_(state.topology.gpus),
       rises_(state.topology.gpus) {}
 
@@ -91,13 +93,18 @@ void TurnoverSearch::beside_each_other(int32_t gpu, Candidate& best) {
   }
 }
 
+// Each once: with many replicas of few experts most GPUs beside hold the same.
 void TurnoverSearch::try_experts_beside(int32_t slot, Candidate& best) {
   state_.now.for_each(state_.row[slot], [&](int32_t beside) {
     if (beside == slot) return;
     for (const int32_t expert : state_.row_of(state_.gpu_of[beside])) {
+      if (std::exchange(is_tried_[expert], 1)) continue;
+      tried_.push_back(expert);
       try_beside(slot, expert, best);
     }
   });
+  for (const int32_t expert : tried_) is_tried_[expert] = 0;
+  tried_.clear();
 }
 
 // A GPU that holds both need not rise before it falls: at best nothing rises.
@@ -109,14 +116,15 @@ void TurnoverSearch::try_beside(int32_t slot, int32_t expert, Candidate& best) {
   float worth = state_.relief[expert] + state_.powers[gpu] - added_powers(slot, expert);
   if (worth <= best.worth) return;
   worth += state_.room[slot] - state_.powers[gpu];
+  state_.now.for_each(expert, [&](int32_t falling) { ++falls_[state_.gpu_of[falling]]; });
   state_.now.for_each(state_.row[slot], [&](int32_t rising) {
-    if (rising == slot) return;
-    state_.now.for_each(expert, [&](int32_t falling) {
-      if (state_.gpu_of[rising] == state_.gpu_of[falling]) {
-        worth += spared_together(rising, falling);
-      }
-    });
+    const int32_t beside = state_.gpu_of[rising];
+    if (rising == slot || falls_[beside] == 0) return;
+    for (int32_t s = beside * state_.width; s < (beside + 1) * state_.width; ++s) {
+      if (state_.row[s] == expert) worth += spared_together(rising, s);
+    }
   });
+  state_.now.for_each(expert, [&](int32_t falling) { falls_[state_.gpu_of[falling]] = 0; });
   take(slot, expert, worth, best);
 }
 

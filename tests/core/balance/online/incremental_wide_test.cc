@@ -116,6 +116,20 @@ TEST_CASE("a search that is cut short goes on where it ended", "[incremental]") 
   CHECK(last < at_once + 0.01);
 }
 
+// Most of what one GPU holds another holds too: what is asked of each pair of replicas is asked
+// thousands of times.
+TEST_CASE("few experts with many replicas are balanced, in few moves", "[incremental]") {
+  const Topology topology = make_topology(1, 18, 960, 96);
+  std::mt19937 random(7);
+  std::vector<double> loads(18);
+  for (double& load : loads) load = static_cast<double>(1 + random() % 1000);
+  const Placement initial = Placement::initial(topology);
+  const Placement next = improved(topology, loads, initial);
+  CHECK_FALSE(find_violation(topology, next, {GroupRule::none, &initial, {}, false}));
+  CHECK(imbalance_of(topology, next, loads).whole_model < 1.02);
+  CHECK(count_moves(topology, initial, next).total < 200);
+}
+
 // So full a GPU that high powers of its load leave no room for what is forbidden to cost more.
 TEST_CASE("groups stay on their nodes however heavy one expert is", "[incremental]") {
   const Topology topology = make_topology(1, 336, 432, 144, 8, 16);
