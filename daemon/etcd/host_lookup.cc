@@ -37,8 +37,8 @@ struct HostLookup::Running {
     auto running = std::make_shared<Running>();
     std::thread([running, at, io = waiting.io, guard = asio::make_work_guard(*waiting.io)] {
       ErrorCode error;
-      const auto found = tcp::resolver(*io).resolve(at.host, at.port, error);
-      asio::post(*io, [running, error, addresses = Addresses(found.begin(), found.end())] {
+      const auto answer = tcp::resolver(*io).resolve(at.host, at.port, error);
+      asio::post(*io, [running, error, addresses = Addresses(answer.begin(), answer.end())] {
         running->found = addresses;
         running->result = error;
       });

@@ -42,7 +42,7 @@ inline std::string config_text(const Folder& folder, const std::string& more = "
 // A daemon with its loop on another thread, and a worker that follows it.
 class Running {
  public:
-  explicit Running(const Folder& folder) : folder_(folder) {
+  explicit Running(const Folder& folder) {
     if (!folder.has("eplbd.yaml")) folder.write("eplbd.yaml", config_text(folder));
     const Config config = read_config(folder / "eplbd.yaml");
     topology_ = config.topology;
@@ -117,7 +117,6 @@ class Running {
   }
 
  private:
-  const Folder& folder_;
   Topology topology_;
   std::unique_ptr<Daemon> daemon_;
   std::thread thread_;
