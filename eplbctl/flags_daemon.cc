@@ -199,7 +199,7 @@ class DaemonCommands {
     CLI::App* gpu = add(app_, "gpu", "Tell which GPUs are down; take one out, and back in");
     gpu->require_subcommand(0, 1);
     gpu->add_flag("--json", options->json, "which are down, as JSON");
-    gpu->callback([this, gpu, options] {
+    gpu->callback([this, options] {
       if (action_) return;  // the innermost command is meant
       options->daemon = *address_;
       action_ = [options] { return run_gpus(*options); };
