@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -52,6 +53,7 @@ class HttpPeer {
     size_t got = 0;
     while (got < bytes) {
       const ssize_t n = recv(fd_, text.data() + got, bytes - got, 0);
+      if (n < 0 && errno == EINTR) continue;  // the process was stopped and goes on: signal(7)
       if (n <= 0) break;
       got += static_cast<size_t>(n);
     }
