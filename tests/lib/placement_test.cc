@@ -107,6 +107,18 @@ TEST_CASE("every policy answers with a valid placement and what it is worth", "[
   }
 }
 
+TEST_CASE("loads beyond a float's range give whole placements", "[lib]") {
+  const eplb_topology topology = shape(1, 8, 12, 4, 2, 4);
+  const std::vector<double> loads = {245, 221, 243, 2.6e140, 172, 219, 79, 3e38};
+  for (const auto policy : {EPLB_DEEPSEEK, EPLB_EVOLVED, EPLB_JOINT, EPLB_INCREMENTAL}) {
+    INFO("policy " << policy);
+    const eplb_solve_options options = options_of(policy);
+    const Answer answer = solve(topology, loads, &options);
+    REQUIRE(answer.status == EPLB_OK);
+    for (const int32_t expert : answer.map) CHECK((expert >= 0 && expert < 8));
+  }
+}
+
 TEST_CASE("a placement in force is kept where it can be", "[lib]") {
   const eplb_topology topology = shape(2, 64, 72, 12);
   const auto loads = drawn_loads(topology, 2);

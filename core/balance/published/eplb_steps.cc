@@ -2,6 +2,7 @@
 #include "core/balance/published/eplb_steps.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -41,6 +42,16 @@ void replicate(std::span<const float> weights, int32_t replicas, Replication& ou
     load = weights[expert] / static_cast<float>(out.count[expert]);
     std::push_heap(out.heap.begin(), out.heap.end(), heavier);
   }
+}
+
+// As published, in floats. Loads whose sum may be too large for one are scaled: an infinite pack
+// means a full one.
+void to_floats(std::span<const double> loads, std::vector<float>& out) {
+  const double most = std::numeric_limits<float>::max() / (2.0 * static_cast<double>(loads.size()));
+  const double largest = *std::max_element(loads.begin(), loads.end());
+  const double scale = largest > most ? most / largest : 1;
+  std::transform(loads.begin(), loads.end(), out.begin(),
+                 [scale](double load) { return static_cast<float>(load * scale); });
 }
 
 // Fills one layer after the other, reusing its memory.
@@ -124,8 +135,7 @@ ScratchPlacement place_in_steps(const BalancerOptions& options, const Topology& 
   std::vector<float> weights(experts);
   for (int32_t layer = 0; layer < topology.layers; ++layer) {
     const auto row = loads.subspan(layer * experts, experts);
-    std::transform(row.begin(), row.end(), weights.begin(),
-                   [](double load) { return static_cast<float>(load); });
+    to_floats(row, weights);
     steps.place_layer(weights, {slot_to_expert.data() + layer * slots, slots},
                       {published.replica_rank.data() + layer * slots, slots});
   }
