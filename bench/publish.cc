@@ -2,8 +2,6 @@
 // first and the last of them have it. They share this machine, on which a deployment's do not run.
 //   bench_publish [TIMES]
 // SPDX-License-Identifier: Apache-2.0
-#include <sys/resource.h>
-
 #include <utility>  // before Asio: Boost 1.74 with C++20 forgets it
 
 #include <boost/asio/executor_work_guard.hpp>
@@ -16,6 +14,7 @@
 #include <vector>
 #include <zmq.hpp>
 
+#include "bench/descriptors.h"
 #include "bench/milliseconds.h"
 #include "bench/shapes.h"
 #include "daemon/formats/wire.h"
@@ -101,13 +100,6 @@ void publish_to(int count, int times, const Topology& topology) {
   }
   io.stop();
   loop.join();
-}
-
-void raise_descriptors() {
-  rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 }  // namespace

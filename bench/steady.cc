@@ -3,9 +3,6 @@
 //   bench_steady send ENDPOINT SOURCES MESSAGES_PER_SECOND SECONDS    prints how many it sent
 //   bench_steady receive                 prints where, and at the end of its input how many came
 // SPDX-License-Identifier: Apache-2.0
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -17,6 +14,7 @@
 #include <vector>
 #include <zmq.hpp>
 
+#include "bench/descriptors.h"
 #include "daemon/formats/wire.h"
 
 namespace {
@@ -120,13 +118,6 @@ void receive() {
   }
   input.join();
   std::printf("%lld\n", frames / static_cast<long long>(kWireFrames));
-}
-
-void raise_descriptors() {
-  rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 }  // namespace
