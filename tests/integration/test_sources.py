@@ -18,7 +18,11 @@ NAMES = ("counts_messages_total", "counts_tokens_total", "counts_lost_total",
 
 class Sources(DaemonTest):
     def setUp(self):
-        self.subject = self.daemon(mode="observe", workers={"timeout": "2s"})
+        self.subject = self.daemon(mode="observe", workers={"timeout": "30s"})
+
+    def forget_soon(self):
+        """A source that is silent for two seconds is gone. Only where a test wants that: it may stall."""
+        self.subject.reload(workers={"timeout": "2s"})
 
     def publisher(self, **keys):
         publisher = Publisher(self.subject.counts, **keys).connected()
@@ -118,6 +122,7 @@ class Sources(DaemonTest):
         self.expect(tokens=4 * TOKENS, restarts=1, conflicts=1, rejected={"source_conflict": 1})
 
     def test_smaller_epoch_wins_after_silence(self):
+        self.forget_soon()
         worker = self.publisher()
         worker.counts(LOAD)
         self.expect(tokens=TOKENS)
@@ -144,6 +149,7 @@ class Sources(DaemonTest):
         self.expect(tokens=2 * TOKENS)
 
     def test_another_global_source_after_silence(self):
+        self.forget_soon()
         first, second = (self.publisher(source=s, scope="global", kind="delta") for s in "ab")
         first.counts(LOAD)
         self.expect(tokens=TOKENS)
@@ -155,6 +161,7 @@ class Sources(DaemonTest):
         self.assertEqual(self.figures()["tokens"], before["tokens"])
 
     def test_engines_are_followed_one_at_a_time(self):
+        self.forget_soon()
         first, second = (self.publisher(source=s, engine=s, kind="delta") for s in "ab")
         first.counts(LOAD)
         self.expect(tokens=TOKENS)
@@ -198,6 +205,7 @@ class Sources(DaemonTest):
         self.assertEqual(self.subject.metrics()("counts_inconsistent_total"), 1)
 
     def test_idle_sources_stay_live_and_silent_ones_do_not(self):
+        self.forget_soon()
         idle, silent = self.publisher(source="idle"), self.publisher(source="silent")
         for worker in (idle, silent):
             worker.counts(LOAD)
