@@ -16,8 +16,7 @@ namespace {
 CLI::Validator bytes() {
   CLI::Validator validator;
   validator.operation([](std::string& text) -> std::string {
-    const std::string wrong =
-        "must be bytes above 0, as 44040192, 44M or 42MiB, is \"" + text + "\"";
+    std::string wrong = "must be bytes above 0, as 44040192, 44M or 42MiB, is \"" + text + "\"";
     char* end = nullptr;
     double value = std::strtod(text.c_str(), &end);
     std::string unit(end);

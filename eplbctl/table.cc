@@ -55,7 +55,7 @@ class Lines {
       ++number_;
       const size_t first = line.find_first_not_of(kBlanks);
       if (first == std::string_view::npos || line[first] == '#') continue;
-      cut(line.substr(first, line.find_last_not_of("\r") - first + 1));
+      cut(line.substr(first, line.find_last_not_of('\r') - first + 1));
       return true;
     }
     return false;
