@@ -47,7 +47,9 @@ void ClimbExchanges::bound_partners(int32_t gpu) {
   exchange_bounds(bound_scenarios_, state_.powers.data(), half_.data(), state_.powers[gpu],
                   state_.doublings, bounds_);
   count_moves(gpu);
-  for (size_t g = 0; g < bounds_.size(); ++g) bounds_[g] *= per_move_[g];
+  for (size_t g = 0; g < bounds_.size(); ++g) {
+    bounds_[g] = per_move_[g] > 0 ? bounds_[g] * per_move_[g] : 0;
+  }
 }
 
 // An expert could go back there, or come back from there: one move.
