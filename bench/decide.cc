@@ -13,8 +13,8 @@
 #include "bench/milliseconds.h"
 #include "bench/shapes.h"
 #include "core/balance/scratch_policy.h"
-#include "core/decide/rebalancer.h"
 #include "core/model/imbalance.h"
+#include "eplbctl/virtual_group.h"
 
 namespace {
 
@@ -22,13 +22,11 @@ using namespace eplbd;
 
 constexpr int kSecondsOfAMix = 60;  // from jump to jump
 
-Now at(double seconds) { return {TimePoint(from_seconds(1000 + seconds)), 1e9 + seconds}; }
-
 // Tokens of a second: popularity as wide as routing shows, that drifts to another one within an
 // hour, under the noise of counting.
-class Traffic {
+class Popularity {
  public:
-  explicit Traffic(const Topology& topology)
+  explicit Popularity(const Topology& topology)
       : popularity_(static_cast<size_t>(topology.layers) * topology.logical_experts),
         counts_(popularity_.size()) {
     jump();
@@ -57,66 +55,9 @@ class Traffic {
   std::vector<uint32_t> counts_;
 };
 
-// A group that does at once what is decided.
-class Served {
- public:
-  explicit Served(const Topology& topology) : rebalancer_(topology, {}, at(0)), traffic_(topology) {
-    report({}, rebalancer_.group().in_force());
-  }
-
-  void jump() { traffic_.jump(); }
-
-  // The decision after one more second, and the milliseconds that it took.
-  std::pair<Decision, double> second() {
-    const auto counts = traffic_.next();
-    CountsReport report;
-    report.source = "dp0";
-    report.epoch = 1;
-    report.sequence = static_cast<uint64_t>(seconds_);
-    report.since = 1e9;
-    report.ts = at(++seconds_).unix_seconds;
-    report.steps = 10;
-    report.running = rebalancer_.group().running();
-    report.counts = PackedArray<uint32_t>(counts);
-    const Now now = at(seconds_);
-    rebalancer_.ingest(report, now);
-    const auto start = Clock::now();
-    rebalancer_.advance(now);
-    Decision decision = rebalancer_.decide(now);
-    const double ms = ms_between(start, Clock::now());
-    tokens_.assign(counts.begin(), counts.end());
-    if (rebalancer_.record(decision) && decision.update) {
-      this->report(decision.update->id, decision.update->placement);
-    }
-    return {std::move(decision), ms};
-  }
-
-  double imbalance() const {
-    return imbalance_of(rebalancer_.topology(), rebalancer_.group().in_force(), tokens_)
-        .whole_model;
-  }
-  std::span<const double> tokens() const { return tokens_; }
-
- private:
-  void report(PlacementId id, const Placement& map) {
-    StateReport report;
-    report.source = "head";
-    report.epoch = 1;
-    report.sequence = states_++;
-    report.running = id;
-    report.set_map(rebalancer_.topology(), map);
-    rebalancer_.observe(report, at(seconds_));
-  }
-
-  Rebalancer rebalancer_;
-  Traffic traffic_;
-  int64_t seconds_ = 0;
-  uint64_t states_ = 0;
-  std::vector<double> tokens_;
-};
-
-double rebuild_ms(const Topology& topology, std::span<const double> tokens) {
+double rebuild_ms(const Topology& topology, std::span<const uint32_t> counts) {
   const auto deepseek = make_scratch_policy({Policy::deepseek, Hierarchical::no, 0});
+  const std::vector<double> tokens(counts.begin(), counts.end());
   std::vector<double> ms;
   for (int i = 0; i < 5; ++i) {
     const auto start = Clock::now();
@@ -126,24 +67,38 @@ double rebuild_ms(const Topology& topology, std::span<const double> tokens) {
   return at_share(ms, 0.5);
 }
 
+double imbalance_of_step(const Topology& topology, const VirtualGroup::Step& step,
+                         std::span<const uint32_t> counts) {
+  const std::vector<double> tokens(counts.begin(), counts.end());
+  double imbalance = 0;
+  for (const auto& [placement, part] : step.served) {
+    imbalance += part * imbalance_of(topology, placement, tokens).whole_model;
+  }
+  return imbalance;
+}
+
 void measure(const Topology& topology, int jumps) {
-  Served served(topology);
+  VirtualGroup group(topology, {}, {});
+  Popularity popularity(topology);
   std::vector<double> drifting, after_jump;
+  std::span<const uint32_t> counts;
   double imbalance = 0;
   int64_t moves = 0, updates = 0;
   for (int jump = 0; jump < jumps; ++jump) {
-    served.jump();
+    popularity.jump();
     for (int second = 0; second < kSecondsOfAMix; ++second) {
-      const auto [decision, ms] = served.second();
-      if (decision.solved) (second < 10 ? after_jump : drifting).push_back(ms);
-      if (decision.update) {
+      counts = popularity.next();
+      const VirtualGroup::Step step = group.step(counts);
+      for (const auto& [decision, seconds] : step.decided) {
+        if (decision.solved) (second < 10 ? after_jump : drifting).push_back(1e3 * seconds);
+        if (decision.verdict != Verdict::update) continue;
         moves += decision.moves;
         ++updates;
       }
-      imbalance += served.imbalance() / (jumps * kSecondsOfAMix);
+      imbalance += imbalance_of_step(topology, step, counts) / (jumps * kSecondsOfAMix);
     }
   }
-  const double rebuild = rebuild_ms(topology, served.tokens());
+  const double rebuild = rebuild_ms(topology, counts);
   std::printf(
       "| %d x %d, %d slots on %d | %zu | %.1f | %.1f | %zu | %.1f | %.1f | %.1f | %.1f | %.3f | "
       "%lld | %lld |\n",
@@ -165,8 +120,7 @@ int main(int argc, char** argv) {
                              topology_of(61, 512, 1024, 256)};
   std::puts(
       "| layers x experts, slots on GPUs | after a jump | median, ms | p99, ms | drifting | "
-      "median, "
-      "ms | p99, ms | a rebuild, ms | times a rebuild | balancedness | updates | moves |\n"
+      "median, ms | p99, ms | a rebuild, ms | times a rebuild | balancedness | updates | moves |\n"
       "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
   for (int shape = 0; shape < static_cast<int>(std::size(shapes)); ++shape) {
     if (only < 0 || only == shape) measure(shapes[shape], jumps);

@@ -80,8 +80,7 @@ def eplbd(options: argparse.Namespace) -> Run:
         daemon.stop()
         started = time.monotonic()
         daemon.begin()
-        eventually(lambda: Path(daemon.config["control"]["socket"]).exists() and daemon.answers(),
-                   "ready", poll=0.001)
+        eventually(daemon.answers, "ready", poll=0.001)
         run.ready = time.monotonic() - started
         run.alone = cores_of(daemon.process.pid, options.seconds / 4)
         return run
