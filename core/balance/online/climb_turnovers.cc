@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <utility>
 
 namespace eplbd {
 
@@ -11,7 +10,7 @@ TurnoverSearch::TurnoverSearch(const LayerState& state)
     : state_(state),
       mask_(state.relief.size()),
       spare_mask_(padded(state.topology.slots)),
-      is_tried_(state.experts),
+      tried_(state.experts),
       falls_(state.topology.gpus),
       rises_(state.topology.gpus) {}
 
@@ -98,12 +97,9 @@ void TurnoverSearch::try_experts_beside(int32_t slot, Candidate& best) {
   state_.now.for_each(state_.row[slot], [&](int32_t beside) {
     if (beside == slot) return;
     for (const int32_t expert : state_.row_of(state_.gpu_of[beside])) {
-      if (std::exchange(is_tried_[expert], 1)) continue;
-      tried_.push_back(expert);
-      try_beside(slot, expert, best);
+      if (tried_.add(expert)) try_beside(slot, expert, best);
     }
   });
-  for (const int32_t expert : tried_) is_tried_[expert] = 0;
   tried_.clear();
 }
 

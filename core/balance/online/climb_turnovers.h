@@ -41,8 +41,7 @@ class TurnoverSearch {
   std::vector<float> mask_;        // [experts, padded]
   std::vector<float> spare_mask_;  // [slots, padded]
   std::vector<int32_t> wanting_;   // slots of the full GPU
-  std::vector<int32_t> tried_;     // experts, for one slot
-  std::vector<char> is_tried_;     // [experts]
+  OnceList tried_;                 // experts, for one slot
 
   // Of the GPUs that a turnover touches: replicas that fall, that rise.
   std::vector<int32_t> falls_, rises_;  // [gpus]

@@ -58,8 +58,9 @@ LayerState::LayerState(const Topology& shape, std::span<const int32_t> gpus_down
       relief(padded(experts)),
       burden(padded(experts)),
       room(padded(shape.slots)),
-      is_touched_(shape.gpus),
-      is_weighed_(experts) {
+      changed_(experts),
+      touched_(shape.gpus),
+      weighed_(experts) {
   for (int32_t gpu = 0; gpu < shape.gpus; ++gpu) {
     std::fill_n(gpu_of.begin() + gpu * width, width, gpu);
     if (std::find(gpus_down.begin(), gpus_down.end(), gpu) != gpus_down.end()) continue;
@@ -87,7 +88,7 @@ void LayerState::start(std::span<const int32_t> slot_to_expert,
   std::fill(arrivals.begin(), arrivals.end(), 0);
   count_replicas();
   for (int32_t expert = 0; expert < experts; ++expert) share_out(expert);
-  for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) touch(gpu);
+  for (int32_t gpu = 0; gpu < topology.gpus; ++gpu) touched_.add(gpu);
   weigh_touched();
 }
 
@@ -132,16 +133,13 @@ void LayerState::take_load(Scenario& scenario, const WeighedLoad& load) {
 void LayerState::put(std::span<const SlotChange> changes) {
   changed_.clear();
   const auto note = [&](int32_t expert) {
-    if (expert == kNoExpert) return;
-    if (std::find(changed_.begin(), changed_.end(), expert) == changed_.end()) {
-      changed_.push_back(expert);
-    }
+    if (expert != kNoExpert) changed_.add(expert);
   };
   for (const SlotChange& change : changes) {
     note(row[change.slot]);
     note(change.expert);
     put(change.slot, change.expert);
-    touch(gpu_of[change.slot]);
+    touched_.add(gpu_of[change.slot]);
   }
   for (const int32_t expert : changed_) share_out(expert);
   weigh_touched();
@@ -184,21 +182,14 @@ void LayerState::share_out(int32_t expert) {
     fall[slot] = speed / (count + 1);
     rise[slot] = count > 1 ? speed / (count - 1) : 0;
     spare_mask[slot] = spare(slot) && open(gpu_of[slot]) ? 0 : kNever;
-    touch(gpu_of[slot]);
+    touched_.add(gpu_of[slot]);
   });
-}
-
-void LayerState::touch(int32_t gpu) {
-  if (is_touched_[gpu]) return;
-  is_touched_[gpu] = 1;
-  touched_.push_back(gpu);
 }
 
 void LayerState::weigh_touched() {
   for (const int32_t gpu : touched_) {
     weigh(gpu);
     if (raised_) weigh_changes(gpu);
-    is_touched_[gpu] = 0;
   }
   if (raised_) weigh_experts();
   touched_.clear();
@@ -235,13 +226,9 @@ void LayerState::weigh_changes(int32_t gpu) {
 void LayerState::weigh_experts() {
   for (const int32_t gpu : touched_) {
     for (const int32_t expert : row_of(gpu)) {
-      if (expert == kNoExpert || is_weighed_[expert]) continue;
-      is_weighed_[expert] = 1;
-      weighed_.push_back(expert);
-      weigh_replicas(expert);
+      if (expert != kNoExpert && weighed_.add(expert)) weigh_replicas(expert);
     }
   }
-  for (const int32_t expert : weighed_) is_weighed_[expert] = 0;
   weighed_.clear();
 }
 

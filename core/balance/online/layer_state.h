@@ -53,6 +53,30 @@ class Holders {
   std::vector<int32_t> next_;   // [slots] -1: no more
 };
 
+// Numbers below `end`, each once, in the order in which they came. Emptied in as many steps as
+// there are.
+class OnceList {
+ public:
+  explicit OnceList(int32_t end) : is_in_(end) {}
+  // Whether it was not in there yet.
+  bool add(int32_t number) {
+    if (is_in_[number]) return false;
+    is_in_[number] = 1;
+    numbers_.push_back(number);
+    return true;
+  }
+  void clear() {
+    for (const int32_t number : numbers_) is_in_[number] = 0;
+    numbers_.clear();
+  }
+  auto begin() const { return numbers_.begin(); }
+  auto end() const { return numbers_.end(); }
+
+ private:
+  std::vector<int32_t> numbers_;
+  std::vector<char> is_in_;
+};
+
 // Fields are for reading; functions change them. "padded": to a multiple of kBlock.
 class LayerState {
  public:
@@ -152,7 +176,6 @@ class LayerState {
   void take_load(Scenario& scenario, const WeighedLoad& load);
   void put(int32_t slot, int32_t expert);
   void share_out(int32_t expert);
-  void touch(int32_t gpu);
   void weigh_touched();
   void weigh(int32_t gpu);
   void weigh_changes(int32_t gpu);
@@ -162,11 +185,9 @@ class LayerState {
   std::vector<int32_t> on_node_;  // [groups, nodes] slots of a group on a node
   std::vector<int32_t> spread_;   // [groups] nodes it lay on
   bool raised_ = false;
-  std::vector<int32_t> changed_;  // experts
-  std::vector<int32_t> touched_;  // GPUs to weigh again
-  std::vector<char> is_touched_;  // [gpus]
-  std::vector<int32_t> weighed_;  // experts
-  std::vector<char> is_weighed_;  // [experts]
+  OnceList changed_;  // experts
+  OnceList touched_;  // GPUs to weigh again
+  OnceList weighed_;  // experts
   std::vector<SlotScenario> slot_scenarios_;
 };
 
